@@ -1,0 +1,5 @@
+"""`python -m app` is `loam`."""
+
+from app.cli import main
+
+main()

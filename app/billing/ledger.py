@@ -1,0 +1,89 @@
+"""The append-only ledger: the only place that writes its rows, and the sums that follow from them."""
+
+import time
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.errors import APIError
+from app.ids import new_id
+from app.store.session import insert_if_absent
+from app.store.tables import LedgerEntry
+
+Kind = Literal["credit", "inference", "training", "warmup"]
+
+
+class InsufficientFunds(APIError):
+    status_code, type, code = 402, "insufficient_quota", "insufficient_quota"
+    headers = {"x-should-retry": "false"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One credit (positive) or charge (negative). `source` is unique: appending it again changes nothing."""
+
+    org_id: str
+    source: str
+    kind: Kind
+    amount_micros: int
+    model: str | None = None
+    gpu: str | None = None
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    trained_tokens: int = 0
+    gpu_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Spend:
+    """What an organisation used since some moment; amounts are positive micro-dollars."""
+
+    token_micros: int
+    gpu_micros: int
+    n_tokens: int
+    gpu_seconds: float
+
+
+async def append(session: AsyncSession, entry: Entry) -> None:
+    row = {"id": new_id("led"), "created_at": time.time(), **asdict(entry)}
+    await session.execute(insert_if_absent(session, LedgerEntry).values(row))
+
+
+async def balance_micros(session: AsyncSession, org_id: str) -> int:
+    """The sum of the organisation's entries."""
+    total = await session.scalar(
+        select(func.coalesce(func.sum(LedgerEntry.amount_micros), 0)).where(LedgerEntry.org_id == org_id)
+    )
+    return int(total or 0)
+
+
+async def require_funds(session: AsyncSession, org_id: str) -> None:
+    """Raises InsufficientFunds unless there is something left to spend."""
+    if await balance_micros(session, org_id) <= 0:
+        raise InsufficientFunds("The balance is used up. Add credit on the server: loam credit add --org NAME DOLLARS")
+
+
+async def list_entries(session: AsyncSession, org_id: str) -> list[LedgerEntry]:
+    """Oldest first."""
+    statement = select(LedgerEntry).where(LedgerEntry.org_id == org_id).order_by(LedgerEntry.created_at, LedgerEntry.id)
+    return list(await session.scalars(statement))
+
+
+async def spend_since(session: AsyncSession, org_id: str, since: float) -> Spend:
+    """Inference counts as tokens; training and warm-ups, which hold GPUs, as GPU time."""
+    inference = LedgerEntry.kind == "inference"
+    n_tokens = LedgerEntry.prompt_tokens + LedgerEntry.completion_tokens + LedgerEntry.trained_tokens
+    row = (
+        await session.execute(
+            select(
+                func.sum(-LedgerEntry.amount_micros).filter(inference),
+                func.sum(-LedgerEntry.amount_micros).filter(~inference),
+                func.sum(n_tokens),
+                func.sum(LedgerEntry.gpu_seconds),
+            ).where(LedgerEntry.org_id == org_id, LedgerEntry.kind != "credit", LedgerEntry.created_at >= since)
+        )
+    ).one()
+    return Spend(int(row[0] or 0), int(row[1] or 0), int(row[2] or 0), float(row[3] or 0.0))

@@ -1,0 +1,43 @@
+"""What things cost: pure, in integer micro-dollars, rounded once."""
+
+from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
+
+from app.catalog.spec import GpuType, TokenPrices
+
+MICROS_PER_CENT = 10_000
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens of one request, as the engine counted them; `cached_tokens` are among the prompt's."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+
+
+def inference_micros(usage: Usage, price: TokenPrices) -> int:
+    """A dollar for a million tokens is a micro-dollar for one."""
+    fresh = usage.prompt_tokens - usage.cached_tokens
+    return _round(
+        fresh * price.prompt + usage.cached_tokens * price.cached_prompt + usage.completion_tokens * price.completion
+    )
+
+
+def training_micros(trained_tokens: int, gpu_seconds: float, price: TokenPrices, gpu: GpuType) -> int:
+    """Trained tokens and the GPU time they took; `gpu_seconds` counts every GPU."""
+    return _round(trained_tokens * price.training) + gpu_micros(gpu_seconds, gpu)
+
+
+def gpu_micros(gpu_seconds: float, gpu: GpuType) -> int:
+    return _round(Decimal(str(gpu_seconds)) * gpu.micros_per_hour / 3600)
+
+
+def cents(micros: int) -> int:
+    """Half a cent rounds away from zero."""
+    return _round(Decimal(micros) / MICROS_PER_CENT)
+
+
+def _round(amount: Decimal) -> int:
+    return int(amount.to_integral_value(ROUND_HALF_UP))

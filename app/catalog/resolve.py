@@ -1,0 +1,144 @@
+"""From the name a client uses to what will answer: base model, adapter or none, GPU."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.catalog.spec import Catalog, GpuChoice, ModelSpec
+from app.errors import APIError
+from app.store.tables import Adapter, Checkpoint, Job
+
+CHECKPOINT_NAME = re.compile(r"^(?P<adapter>ft:.+):ckpt-step-(?P<step>[0-9]{1,9})$", re.IGNORECASE)
+
+
+class UnknownModel(APIError):
+    status_code, type, code = 404, "invalid_request_error", "model_not_found"
+
+    def __init__(self, name: str, *, param: str | None = "model") -> None:
+        super().__init__(
+            f"The model '{name[:200]}' does not exist; GET /api/v1/models lists those that do.", param=param
+        )
+
+
+class WrongGpu(APIError):
+    status_code, type, code = 400, "invalid_request_error", "gpu_not_supported"
+
+
+@dataclass(frozen=True)
+class AdapterRef:
+    """A LoRA adapter: its immutable engine-side id, and its folder in storage."""
+
+    id: str
+    job_id: str
+    folder: str
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a request resolves to."""
+
+    model: ModelSpec
+    adapter: AdapterRef | None
+    gpu: GpuChoice
+
+    @property
+    def engine_name(self) -> str:
+        """What the engine knows it as."""
+        return self.adapter.id if self.adapter else self.model.id
+
+
+async def resolve(
+    session: AsyncSession, catalog: Catalog, org_id: str, name: str
+) -> tuple[ModelSpec, AdapterRef | None]:
+    """Raises UnknownModel, for another organisation's fine-tune just as for none."""
+    if spec := catalog.find(name):
+        return spec, None
+    if name.lower().startswith("ft:"):
+        found = await _find_adapter(session, org_id, name)
+        spec = catalog.find(found[0]) if found else None
+        if found and spec:
+            return spec, found[1]
+    raise UnknownModel(name)
+
+
+async def _find_adapter(session: AsyncSession, org_id: str, name: str) -> tuple[str, AdapterRef] | None:
+    """The base model's id, and the published adapter or the checkpoint that `name` tells."""
+    if match := CHECKPOINT_NAME.match(name):
+        return await _find_checkpoint(session, org_id, match["adapter"], int(match["step"]))
+    adapter = await session.scalar(
+        select(Adapter).where(
+            Adapter.org_id == org_id, func.lower(Adapter.name) == name.lower(), Adapter.deleted_at.is_(None)
+        )
+    )
+    if adapter is None:
+        return None
+    return adapter.base_model, AdapterRef(adapter.id, adapter.job_id, "adapter")
+
+
+async def _find_checkpoint(
+    session: AsyncSession, org_id: str, adapter_name: str, step: int
+) -> tuple[str, AdapterRef] | None:
+    row = (
+        await session.execute(
+            select(Checkpoint, Job)
+            .join(Job, Job.id == Checkpoint.job_id)
+            .where(
+                Job.org_id == org_id,
+                Checkpoint.step == step,
+                Job.id == adapter_name.rpartition(":")[2].lower(),
+            )
+        )
+    ).one_or_none()
+    if row is None:
+        return None
+    checkpoint, job = row
+    return job.base_model, AdapterRef(checkpoint.id, job.id, f"checkpoints/step-{step}")
+
+
+def choose_gpu(model: ModelSpec, wanted: str | None, present: Sequence[GpuChoice], *, fallback: bool) -> GpuChoice:
+    """The GPU that shall serve `model`: the wanted one, or the first of the model's that this host has.
+
+    Raises WrongGpu, with what is supported and what is here.
+    """
+    help_ = {"supported_gpus": model.gpus, "available_gpus": [str(choice) for choice in present]}
+    choices = model.choices if wanted is None else [_parse_wanted(model, wanted, help_)]
+    here = {choice.type: choice.count for choice in present}
+    fit = [choice for choice in choices if here.get(choice.type, 0) >= choice.count]
+    if not fit and fallback:
+        fit = [choice for choice in model.choices if here.get(choice.type, 0) >= choice.count]
+    if not fit:
+        missing = wanted or "any of its GPU types"
+        raise WrongGpu(
+            f"{model.id} cannot run on {missing} here: this host has {_names(present)}.",
+            param="gpu_preference",
+            troubleshooting=help_,
+        )
+    return fit[0]
+
+
+def _parse_wanted(model: ModelSpec, wanted: str, help_: dict[str, list[str]]) -> GpuChoice:
+    """`A100` means as many as the model needs; `A100:4` at least that many."""
+    match = re.fullmatch(r"([A-Za-z][A-Za-z0-9]{0,15})(?::([1-9][0-9]?))?", wanted.strip())
+    of_type = [choice for choice in model.choices if match and choice.type == match[1].upper()]
+    if not match or not of_type:
+        supported = ", ".join(model.gpus)
+        raise WrongGpu(
+            f"'{wanted[:50]}' is not a GPU that {model.id} runs on; it runs on {supported}.",
+            param="gpu_preference",
+            troubleshooting=help_,
+        )
+    count = int(match[2]) if match[2] else of_type[0].count
+    if count < of_type[0].count:
+        raise WrongGpu(
+            f"{model.id} needs {of_type[0]}, {wanted[:50]} is not enough.",
+            param="gpu_preference",
+            troubleshooting=help_,
+        )
+    return GpuChoice(type=of_type[0].type, count=count)
+
+
+def _names(present: Sequence[GpuChoice]) -> str:
+    return ", ".join(f"{choice.count} × {choice.type}" for choice in present) or "no device"

@@ -1,0 +1,182 @@
+"""The command `loam`."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.billing.ledger import Entry, append, balance_micros
+from app.catalog.load import WrongCatalog
+from app.demo import run_demo
+from app.errors import APIError
+from app.ids import new_id
+from app.orgs import service
+from app.orgs.keys import create_key
+from app.settings import Settings
+from app.store.migrate import migrate
+from app.store.session import Store
+from app.up import CannotStart, run_up, welcome_credit
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train, serve, meter: one server, your hardware.")
+orgs = typer.Typer(no_args_is_help=True, help="Organisations.")
+keys = typer.Typer(no_args_is_help=True, help="API keys.")
+credit = typer.Typer(no_args_is_help=True, help="Credit.")
+app.add_typer(orgs, name="orgs")
+app.add_typer(keys, name="keys")
+app.add_typer(credit, name="credit")
+
+out, err = Console(soft_wrap=True, highlight=False), Console(stderr=True, soft_wrap=True, highlight=False)
+
+DataDir = Annotated[Path | None, typer.Option(help="Where everything is kept [LOAM_DATA_DIR, .loam].")]
+Port = Annotated[int | None, typer.Option(help="Port to listen on [LOAM_PORT, 8000].")]
+Host = Annotated[str | None, typer.Option(help="Address to listen on [LOAM_HOST, 127.0.0.1].")]
+Simulate = Annotated[bool | None, typer.Option("--simulate", help="Simulated engines and training: no GPU, no torch.")]
+OrgName = Annotated[str, typer.Option("--org", help="Name or id of the organisation.")]
+
+
+@app.command()
+def up(data_dir: DataDir = None, host: Host = None, port: Port = None, simulate: Simulate = None) -> None:
+    """Gateway and one worker in this terminal; Ctrl-C stops all of it."""
+    settings = read_settings(data_dir=data_dir, host=host, port=port, simulate=simulate)
+    if "gpu_fallback" not in settings.model_fields_set:
+        settings.gpu_fallback = True  # whoever tries it out has some GPU or none, not the one that a client names
+    raise typer.Exit(run_up(settings, with_worker=True))
+
+
+@app.command()
+def serve(data_dir: DataDir = None, host: Host = None, port: Port = None, simulate: Simulate = None) -> None:
+    """The gateway alone: API and engine pool."""
+    settings = read_settings(data_dir=data_dir, host=host, port=port, simulate=simulate)
+    raise typer.Exit(run_up(settings, with_worker=False))
+
+
+@app.command()
+def worker(data_dir: DataDir = None, simulate: Simulate = None) -> None:
+    """A worker alone: claims fine-tuning jobs and trains them."""
+    settings = read_settings(data_dir=data_dir, simulate=simulate)
+    os.environ.update(settings.as_environment())
+    os.execv(sys.executable, [sys.executable, "-m", "workers.worker"])  # noqa: S606 - no shell is what we want
+
+
+@app.command()
+def demo(simulate: Simulate = None) -> None:
+    """The whole main job on the demo model: train it, ask it, see what it cost."""
+    raise typer.Exit(run_demo(read_settings(simulate=simulate), out))
+
+
+@orgs.command("create")
+def create_org(name: str, data_dir: DataDir = None) -> None:
+    """Make an organisation, with the welcome credit."""
+    settings = read_settings(data_dir=data_dir)
+
+    async def create(session: AsyncSession) -> None:
+        org = await service.create_org(session, name)
+        await append(session, welcome_credit(settings, org.id))
+        out.print(f"Created {org.name} ({org.id}). Next: loam keys create --org {org.name}", markup=False)
+
+    in_store(settings, create)
+
+
+@orgs.command("list")
+def list_orgs(data_dir: DataDir = None) -> None:
+    """All organisations, with their balances."""
+
+    async def show(session: AsyncSession) -> None:
+        table = Table("name", "id", "balance")
+        for org in await service.list_orgs(session):
+            table.add_row(org.name, org.id, f"${await balance_micros(session, org.id) / 1e6:,.2f}")
+        out.print(table)
+
+    in_store(read_settings(data_dir=data_dir), show)
+
+
+@keys.command("create")
+def create_api_key(org: OrgName, name: str = "cli", data_dir: DataDir = None) -> None:
+    """Make a key; prints the key and nothing else. It is never shown again."""
+
+    async def create(session: AsyncSession) -> None:
+        typer.echo(await create_key(session, await service.get_org(session, org), name=name))
+
+    in_store(read_settings(data_dir=data_dir), create)
+
+
+@keys.command("list")
+def list_keys(org: OrgName, data_dir: DataDir = None) -> None:
+    """An organisation's keys, by what they begin with."""
+
+    async def show(session: AsyncSession) -> None:
+        table = Table("begins with", "id", "name", "state")
+        for key in await service.list_keys(session, await service.get_org(session, org)):
+            table.add_row(key.prefix, key.id, key.name, "revoked" if key.revoked_at else "valid")
+        out.print(table)
+
+    in_store(read_settings(data_dir=data_dir), show)
+
+
+@keys.command("revoke")
+def revoke_key(key: Annotated[str, typer.Argument(help="Its id.")], data_dir: DataDir = None) -> None:
+    """Make a key invalid; every gateway refuses it within seconds."""
+
+    async def revoke(session: AsyncSession) -> None:
+        await service.revoke_key(session, key)
+        out.print(f"Revoked {key}.", markup=False)
+
+    in_store(read_settings(data_dir=data_dir), revoke)
+
+
+@credit.command("add")
+def add_credit(dollars: float, org: OrgName, data_dir: DataDir = None) -> None:
+    """Put money on an organisation's balance."""
+
+    async def add(session: AsyncSession) -> None:
+        row = await service.get_org(session, org)
+        amount = int(Decimal(str(dollars)) * 1_000_000)
+        entry = Entry(org_id=row.id, source=f"credit:{new_id('credit')}", kind="credit", amount_micros=amount)
+        await append(session, entry)
+        out.print(f"{row.name} has ${await balance_micros(session, row.id) / 1e6:,.2f}.", markup=False)
+
+    in_store(read_settings(data_dir=data_dir), add)
+
+
+def read_settings(**given: Any) -> Settings:
+    """From the environment, with what was given on the command line above it."""
+    return Settings(**{name: value for name, value in given.items() if value is not None})
+
+
+def in_store(settings: Settings, work: Callable[[AsyncSession], Awaitable[None]]) -> None:
+    """One transaction on the configured store, which is made if it is not there yet."""
+
+    async def run() -> None:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        store = Store(settings.store_url)
+        try:
+            await migrate(store)
+            async with store.begin() as session:
+                await work(session)
+        finally:
+            await store.close()
+
+    asyncio.run(run())
+
+
+def main() -> None:
+    """Errors that a person can mend end in a sentence, not in a traceback."""
+    try:
+        app()
+    except ValidationError as error:
+        for problem in error.errors():
+            name = "LOAM_" + "_".join(str(part) for part in problem["loc"]).upper()
+            err.print(f"{name}: {problem['msg']}", style="red", markup=False)
+        sys.exit(2)
+    except (APIError, WrongCatalog, CannotStart) as error:
+        err.print(str(error), style="red", markup=False)
+        sys.exit(1)

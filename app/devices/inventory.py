@@ -1,0 +1,68 @@
+"""What accelerators this host has."""
+
+import re
+import socket
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pynvml
+
+from app.catalog.spec import Catalog, GpuChoice
+from app.settings import Settings
+
+
+@dataclass(frozen=True)
+class Device:
+    """One accelerator, or one slot of the CPU. `index` is CUDA's."""
+
+    host: str
+    type: str
+    index: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.host}/{self.type}/{self.index}"
+
+
+def find_devices(settings: Settings, catalog: Catalog) -> list[Device]:
+    """Declared by the settings, or every catalog type when simulating, or asked from NVML, or else CPU slots."""
+    if settings.devices is not None:
+        return declared(settings.devices)
+    if settings.simulate:
+        return declared([f"{type_}:8" for type_ in catalog.gpus])
+    return cuda_devices(list(catalog.gpus)) or declared([f"CPU:{settings.cpu_slots}"])
+
+
+def declared(texts: Sequence[str]) -> list[Device]:
+    host = socket.gethostname()
+    choices = [GpuChoice.parse(text) for text in texts]
+    return [Device(host, choice.type, index) for choice in choices for index in range(choice.count)]
+
+
+def cuda_devices(types: Sequence[str]) -> list[Device]:
+    """Empty where there is no NVIDIA driver."""
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return []
+    try:
+        names = [
+            pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(index))
+            for index in range(pynvml.nvmlDeviceGetCount())
+        ]
+    finally:
+        pynvml.nvmlShutdown()
+    host = socket.gethostname()
+    return [Device(host, type_of(name, types), index) for index, name in enumerate(names)]
+
+
+def type_of(product: str, types: Sequence[str]) -> str:
+    """`NVIDIA A100-SXM4-80GB` -> `A100`; a product the catalog does not know keeps a name of its own."""
+    words = re.split(r"[^A-Z0-9]+", product.upper())
+    return next((type_ for type_ in types if type_ in words), "".join(words).removeprefix("NVIDIA"))
+
+
+def as_choices(devices: Sequence[Device]) -> list[GpuChoice]:
+    """How many of each type, in the order they were found."""
+    return [GpuChoice(type=type_, count=count) for type_, count in Counter(d.type for d in devices).items()]

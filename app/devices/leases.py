@@ -1,0 +1,44 @@
+"""Who holds which device. Leases are rows with an end, judged by the database's clock."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.catalog.spec import GpuChoice
+from app.devices.inventory import Device
+from app.store.base import db_now
+from app.store.session import insert_if_absent
+from app.store.tables import DeviceLease
+
+
+async def acquire(
+    session: AsyncSession, devices: Sequence[Device], choice: GpuChoice, holder: str, *, seconds: float
+) -> list[Device]:
+    """`choice.count` devices of the type, all or none: an empty list when too few are free."""
+    taken = await held(session)
+    free = [d for d in devices if d.type == choice.type and d.name not in taken][: choice.count]
+    if len(free) < choice.count:
+        return []
+    await session.execute(delete(DeviceLease).where(DeviceLease.expires_at < db_now()))
+    for device in free:
+        row = {"device": device.name, "holder": holder, "expires_at": db_now() + seconds}
+        # Two may want the same free device: the second waits for the first's commit, and then inserts nothing.
+        statement = insert_if_absent(session, DeviceLease).values(row).returning(DeviceLease.device)
+        if await session.scalar(statement) is None:
+            await release(session, holder)
+            return []
+    return free
+
+
+async def held(session: AsyncSession) -> set[str]:
+    rows = await session.scalars(select(DeviceLease.device).where(DeviceLease.expires_at >= db_now()))
+    return set(rows)
+
+
+async def extend(session: AsyncSession, holder: str, *, seconds: float) -> None:
+    await session.execute(update(DeviceLease).where(DeviceLease.holder == holder).values(expires_at=db_now() + seconds))
+
+
+async def release(session: AsyncSession, holder: str) -> None:
+    await session.execute(delete(DeviceLease).where(DeviceLease.holder == holder))

@@ -1,0 +1,94 @@
+"""How an engine process is started: its arguments and its environment. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from app.catalog.spec import GpuChoice, ModelSpec
+from app.devices.inventory import Device
+from app.settings import Settings
+
+
+@dataclass(frozen=True)
+class Command:
+    argv: list[str]
+    env: dict[str, str] = field(default_factory=dict)
+
+
+def engine_command(
+    settings: Settings, model: ModelSpec, gpu: GpuChoice, devices: Sequence[Device], socket: Path
+) -> Command:
+    """vLLM's own OpenAI server on a Unix socket, or the simulated one."""
+    common = [
+        *("--uds", str(socket)),
+        *("--model", model.weights),
+        *("--served-model-name", model.id),
+        *("--max-model-len", str(model.context_length)),
+        *_lora_flags(settings, model),
+        *_parser_flags(model),
+    ]
+    if settings.simulate:
+        return Command([str(settings.engine_python), "-m", "app.engines.simulated", *common, *_simulation(settings)])
+    # `vllm serve` looks for a distribution named vllm, which the CPU build is not; the module works on both.
+    argv = [str(settings.engine_python), "-m", "vllm.entrypoints.openai.api_server", *common, *VLLM_FLAGS]
+    on_cpu = gpu.type == "CPU"
+    argv += ["--enforce-eager"] if on_cpu else _cuda_flags(settings, gpu)
+    return Command([*argv, *settings.engine_extra_args], _cpu_env(settings) if on_cpu else _cuda_env(devices))
+
+
+VLLM_FLAGS = [
+    *("--tool-strict-level", "parameter"),
+    *("--structured-outputs-config", '{"backend":"xgrammar","disable_any_whitespace":true}'),
+    "--enable-prompt-tokens-details",
+    "--disable-uvicorn-access-log",
+]
+
+COMMON_ENV = {
+    "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+}
+
+
+def _lora_flags(settings: Settings, model: ModelSpec) -> list[str]:
+    if not model.trainable:
+        return []
+    return [
+        "--enable-lora",
+        *("--max-lora-rank", str(model.max_lora_rank)),
+        *("--max-loras", str(settings.max_loras)),
+        *("--max-cpu-loras", str(max(settings.max_loras, settings.max_cpu_loras))),
+    ]
+
+
+def _parser_flags(model: ModelSpec) -> list[str]:
+    flags = ["--enable-auto-tool-choice", "--tool-call-parser", model.tool_parser] if model.tool_parser else []
+    return flags + (["--reasoning-parser", model.reasoning_parser] if model.reasoning_parser else [])
+
+
+def _cuda_flags(settings: Settings, gpu: GpuChoice) -> list[str]:
+    return [
+        *("--tensor-parallel-size", str(gpu.count)),
+        *("--gpu-memory-utilization", str(settings.gpu_memory_utilization)),
+    ]
+
+
+def _cpu_env(settings: Settings) -> dict[str, str]:
+    # By default the CPU engine pins itself to cores, and two engines on a small host to the same ones.
+    return {
+        **COMMON_ENV,
+        "VLLM_CPU_KVCACHE_SPACE": str(settings.cpu_kv_cache_gib),
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    }
+
+
+def _cuda_env(devices: Sequence[Device]) -> dict[str, str]:
+    return {**COMMON_ENV, "CUDA_VISIBLE_DEVICES": ",".join(str(device.index) for device in devices)}
+
+
+def _simulation(settings: Settings) -> list[str]:
+    return [
+        *("--simulate-tokens-per-second", str(settings.simulate_tokens_per_second)),
+        *("--simulate-start-seconds", str(settings.simulate_start_seconds)),
+        *(part for fault in settings.simulate_faults for part in ("--simulate-fault", fault)),
+    ]

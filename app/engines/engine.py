@@ -1,0 +1,261 @@
+"""One engine: a vLLM server process, from its start to its end."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import anyio
+import structlog
+
+from app.catalog.resolve import AdapterRef
+from app.catalog.spec import GpuChoice, ModelSpec
+from app.devices.inventory import Device
+from app.engines.client import EngineClient
+from app.engines.command import engine_command
+from app.engines.orphans import ProcessRecord
+from app.errors import Unavailable
+from app.files.storage import Storage
+from app.ids import new_id
+from app.processes import end_group, spawn
+from app.settings import Settings
+
+log = structlog.get_logger()
+
+LOG_TAIL_LINES = 30
+HEALTH_POLL_SECONDS = 0.1
+MAX_BACK_OFF_SECONDS = 60.0
+
+
+class State(StrEnum):
+    STOPPED = "stopped"
+    STARTING = "starting"
+    READY = "ready"
+    STOPPING = "stopping"
+
+
+class StartFailed(Unavailable):
+    """The engine cannot start; `troubleshooting` has its last log lines."""
+
+    code = "engine_start_failed"
+
+
+class StillStarting(Unavailable):
+    code = "engine_starting"
+
+
+class AdapterRefused(Unavailable):
+    code = "adapter_not_loaded"
+
+
+@dataclass(frozen=True)
+class EngineKey:
+    model_id: str
+    gpu: GpuChoice
+
+
+class Engine:
+    """States `stopped starting ready stopping`; whoever needs it calls `ensure_ready()`.
+
+    A start belongs to the engine, not to who asked: one start serves all who wait, and goes on if they leave.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        storage: Storage,
+        model: ModelSpec,
+        gpu: GpuChoice,
+        devices: Sequence[Device],
+    ) -> None:
+        self.id = new_id("engine")
+        self.key = EngineKey(model.id, gpu)
+        self.model = model
+        self.devices = devices
+        self.state = State.STOPPED
+        self.in_flight = 0
+        self.last_used = self.last_heard = time.monotonic()
+        self.began_at: float | None = None
+        self.start_seconds: float | None = None
+        self.starts = 0
+        self.failure: StartFailed | None = None
+        self._settings = settings
+        self._storage = storage
+        self._process: asyncio.subprocess.Process | None = None
+        self._client: EngineClient | None = None
+        self._start: asyncio.Task[None] | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._loads: dict[str, asyncio.Task[None]] = {}
+        self._failures = 0
+        self._retry_at = 0.0
+
+    @property
+    def client(self) -> EngineClient:
+        """Only after `ensure_ready()`; the engine may die at any moment after that too."""
+        if self._client is None:
+            raise Unavailable(f"The engine of {self.model.id} has just stopped; try again.")
+        return self._client
+
+    @property
+    def is_ready(self) -> bool:
+        return self.state is State.READY
+
+    @property
+    def socket(self) -> Path:
+        return self._storage.engines / f"{self.id[-12:]}.sock"
+
+    @property
+    def log_path(self) -> Path:
+        return self._storage.engines / f"{self.model.id.replace('/', '--')}-{self.key.gpu}.log".replace(":", "x")
+
+    def heard(self) -> None:
+        """A sign of life: bytes have come."""
+        self.last_heard = time.monotonic()
+
+    def is_silent(self, now: float, limit_seconds: float) -> bool:
+        """Whether requests wait and not a byte has come for long."""
+        waits = self.state is State.READY and self.in_flight > 0
+        return waits and now - max(self.last_heard, self.last_used) > limit_seconds
+
+    def ensure_starting(self) -> None:
+        """Begin a start unless the engine runs; after a failed one, only when its back-off is over."""
+        if self.state is not State.STOPPED:
+            return
+        if self.failure and time.monotonic() < self._retry_at:
+            raise self.failure
+        self.failure = None
+        self.state, self.began_at = State.STARTING, time.monotonic()
+        self._start = asyncio.create_task(self._run_start())
+
+    async def ensure_ready(self, *, within_seconds: float) -> None:
+        """Raises StartFailed, or StillStarting when the budget is over."""
+        if self.is_ready:
+            return
+        self.ensure_starting()
+        if self._start is not None:
+            await asyncio.wait([self._start], timeout=within_seconds)
+        if self.failure:
+            raise self.failure
+        if not self.is_ready:
+            raise StillStarting(
+                f"The engine of {self.model.id} is not ready yet; try again.", headers={"Retry-After": "10"}
+            )
+
+    async def ensure_adapter(self, adapter: AdapterRef) -> None:
+        """Load it unless this process has it. One load serves all who wait. Raises AdapterRefused."""
+        load = self._loads.get(adapter.id)
+        if load is None or (load.done() and (load.cancelled() or load.exception())):
+            load = self._loads[adapter.id] = asyncio.create_task(self._load(adapter))
+        await asyncio.shield(load)
+
+    async def stop(self) -> None:
+        """End the process group and wait for it; harmless when it is stopped already."""
+        if self._start and not self._start.done():
+            self._start.cancel()
+            await asyncio.wait([self._start])
+        if self.state is State.READY:
+            self.state = State.STOPPING
+        if self._watch:
+            self._watch.cancel()
+            await asyncio.wait([self._watch])
+        await self._end_process()
+
+    def log_tail(self) -> list[str]:
+        try:
+            with self.log_path.open(encoding="utf-8", errors="replace") as file:
+                return [line.rstrip()[:300] for line in deque(file, LOG_TAIL_LINES)]
+        except FileNotFoundError:
+            return []
+
+    async def _run_start(self) -> None:
+        began = time.monotonic()
+        try:
+            await self._launch()
+            await self._until_healthy()
+        except Exception as error:  # noqa: BLE001 - whatever it was, those who wait must hear of it
+            await self._fail(error)
+        except asyncio.CancelledError:
+            await self._end_process()
+            raise
+        else:
+            self.state, self._failures = State.READY, 0
+            self.starts += 1
+            self.start_seconds = time.monotonic() - began
+            self._watch = asyncio.create_task(self._until_exit())
+            log.info(
+                "engine ready",
+                model=self.model.id,
+                gpu=str(self.key.gpu),
+                seconds=round(self.start_seconds, 1),
+            )
+
+    async def _launch(self) -> None:
+        self.socket.unlink(missing_ok=True)
+        _rotate(self.log_path)
+        command = engine_command(self._settings, self.model, self.key.gpu, self.devices, self.socket)
+        log.info("engine starting", model=self.model.id, gpu=str(self.key.gpu), log=str(self.log_path))
+        with self.log_path.open("wb") as output:
+            self._process = await spawn(command.argv, log=output, env=command.env)
+        ProcessRecord.of(self.id, self._process.pid).write(self.socket.with_suffix(".json"))
+        self._client = EngineClient(self.socket)
+
+    async def _until_healthy(self) -> None:
+        assert self._process
+        with anyio.fail_after(self._settings.cold_start_seconds):
+            while not (self.socket.exists() and await self.client.is_healthy()):
+                if self._process.returncode is not None:
+                    raise RuntimeError(f"its process ended with status {self._process.returncode}")
+                await anyio.sleep(HEALTH_POLL_SECONDS)
+
+    async def _fail(self, error: Exception) -> None:
+        self._failures += 1
+        back_off = min(MAX_BACK_OFF_SECONDS, 2.0**self._failures)
+        self._retry_at = time.monotonic() + back_off
+        reason = "it was not healthy in time" if isinstance(error, TimeoutError) else str(error)
+        message = f"The engine of {self.model.id} could not start: {reason}."
+        tail = self.log_tail()
+        log.error("engine start failed", model=self.model.id, reason=reason, log_tail=tail[-5:])
+        self.failure = StartFailed(
+            message, troubleshooting={"log": tail}, headers={"Retry-After": str(round(back_off))}
+        )
+        await self._end_process()
+
+    async def _until_exit(self) -> None:
+        assert self._process
+        status = await self._process.wait()
+        log.error("engine died", model=self.model.id, status=status, log_tail=self.log_tail()[-5:])
+        self._watch = None
+        await self._end_process()
+
+    async def _end_process(self) -> None:
+        """The one way to `stopped`."""
+        process, client = self._process, self._client
+        self._process = self._client = None
+        self._loads.clear()
+        if process:
+            await end_group(process, grace_seconds=self._settings.engine_stop_seconds)
+        if client:
+            await client.close()
+        for leftover in (self.socket, self.socket.with_suffix(".json")):
+            leftover.unlink(missing_ok=True)
+        self.state = State.STOPPED
+
+    async def _load(self, adapter: AdapterRef) -> None:
+        folder = self._storage.adapter(adapter.job_id, adapter.folder)
+        refusal = await self.client.load_adapter(adapter.id, folder)
+        if refusal:
+            log.error("adapter refused", model=self.model.id, adapter=adapter.id, reason=refusal)
+            raise AdapterRefused("The engine could not load this fine-tuned model; try again.")
+
+
+def _rotate(path: Path, keep: int = 3) -> None:
+    """`x.log` -> `x.log.1` -> `x.log.2`: a crash can be read about after the restart."""
+    for number in range(keep - 1, 0, -1):
+        older = path.with_name(f"{path.name}.{number}")
+        newer = path.with_name(f"{path.name}.{number - 1}") if number > 1 else path
+        with suppress(FileNotFoundError):
+            newer.rename(older)

@@ -1,0 +1,81 @@
+"""Records of engine processes on disk, so that the next gateway finds those whose gateway was killed."""
+
+import os
+import signal
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import orjson
+import psutil
+import structlog
+
+from app.processes import signal_group
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class ProcessRecord:
+    """An engine's process group, and the holder of its device leases."""
+
+    holder: str
+    pgid: int
+    started_at: float
+    gateway_pid: int
+    gateway_started_at: float
+
+    @classmethod
+    def of(cls, holder: str, pid: int) -> "ProcessRecord":
+        gateway = psutil.Process()
+        return cls(holder, pid, psutil.Process(pid).create_time(), gateway.pid, gateway.create_time())
+
+    def write(self, path: Path) -> None:
+        path.write_bytes(orjson.dumps(asdict(self)))
+
+
+def sweep_orphans(folder: Path) -> list[str]:
+    """End what dead gateways left running, remove its sockets; returns the holders of its device leases."""
+    holders = []
+    for path in folder.glob("*.json"):
+        record = _read(path)
+        if record and _is_alive(record.gateway_pid, record.gateway_started_at):
+            continue
+        if record:
+            _end_orphan(record)
+            holders.append(record.holder)
+        path.with_suffix(".sock").unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+    return holders
+
+
+def _read(path: Path) -> ProcessRecord | None:
+    try:
+        return ProcessRecord(**orjson.loads(path.read_bytes()))
+    except (orjson.JSONDecodeError, TypeError):  # cut off by the crash that we clean up after
+        return None
+
+
+def _is_alive(pid: int, started_at: float) -> bool:
+    try:
+        process = psutil.Process(pid)
+        return abs(process.create_time() - started_at) < 1 and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _end_orphan(record: ProcessRecord) -> None:
+    """Kill the group, but only while it is still the one we started: its numbers may have been used again."""
+    members = [p for p in psutil.process_iter() if _group_of(p) == record.pgid]
+    leader = next((p for p in members if p.pid == record.pgid), None)
+    if not members or (leader and not _is_alive(leader.pid, record.started_at)):
+        return
+    log.warning("ending an engine whose gateway is gone", pgid=record.pgid, processes=len(members))
+    signal_group(record.pgid, signal.SIGKILL)
+    psutil.wait_procs(members, timeout=10)
+
+
+def _group_of(process: psutil.Process) -> int | None:
+    try:
+        return os.getpgid(process.pid)
+    except (ProcessLookupError, PermissionError):
+        return None

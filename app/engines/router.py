@@ -1,0 +1,72 @@
+"""POST /warmup/{model}, GET /warmup/status/{model}."""
+
+from datetime import UTC, datetime
+from typing import Literal
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel
+
+from app.catalog.resolve import Target, choose_gpu, resolve
+from app.catalog.spec import GpuChoice, ModelSpec
+from app.deps import SessionDep
+from app.devices.inventory import as_choices
+from app.engines.warmup import Warmups
+from app.orgs.auth import CurrentOrg
+
+router = APIRouter(prefix="/warmup", tags=["warmup"])
+
+
+class WarmupOut(BaseModel):
+    status: Literal["warming", "already_warming", "already_warmed"]
+    model: str
+    gpu: str
+    timestamp: datetime
+
+
+class WarmupStatus(BaseModel):
+    status: Literal["cold", "warming", "warmed", "failed"]
+    model: str
+    gpu: str | None
+    elapsed_seconds: float
+    error: str | None
+    log: list[str] | None
+
+
+def get_warmups(request: Request) -> Warmups:
+    warmups: Warmups = request.app.state.warmups
+    return warmups
+
+
+@router.get("/status/{model_id:path}")
+async def get_warmup_status(
+    request: Request, model_id: str, org_id: CurrentOrg, session: SessionDep, gpu: str | None = None
+) -> WarmupStatus:
+    """Without a GPU type: the best state of all."""
+    spec, _ = await resolve(session, request.app.state.catalog, org_id, model_id)
+    wanted = gpu or request.headers.get("x-gpu-preference")
+    state = get_warmups(request).state(spec, _choose(request, spec, wanted) if wanted else None)
+    return WarmupStatus(
+        status=state.word,
+        model=model_id,
+        gpu=state.gpu,
+        elapsed_seconds=state.elapsed_seconds,
+        error=state.error,
+        log=state.log,
+    )
+
+
+@router.post("/{model_id:path}")
+async def warm_up(
+    request: Request, model_id: str, org_id: CurrentOrg, session: SessionDep, gpu: str | None = None
+) -> WarmupOut:
+    """Start the model's engine now; answers at once, and needs no body."""
+    spec, adapter = await resolve(session, request.app.state.catalog, org_id, model_id)
+    wanted = gpu or request.headers.get("x-gpu-preference")
+    choice = _choose(request, spec, wanted)
+    status = get_warmups(request).start(Target(spec, adapter, choice), org_id)
+    return WarmupOut(status=status, model=model_id, gpu=str(choice), timestamp=datetime.now(UTC))
+
+
+def _choose(request: Request, spec: ModelSpec, wanted: str | None) -> GpuChoice:
+    state = request.app.state
+    return choose_gpu(spec, wanted, as_choices(state.devices), fallback=state.settings.gpu_fallback)

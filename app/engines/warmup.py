@@ -1,0 +1,109 @@
+"""Warming: a start ahead of need, paid by who asked for it, and what can be said of it meanwhile."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+import structlog
+
+from app.billing.charges import Charges
+from app.billing.ledger import Entry
+from app.billing.prices import gpu_micros
+from app.catalog.resolve import Target
+from app.catalog.spec import Catalog, GpuChoice, ModelSpec
+from app.engines.engine import Engine, State
+from app.engines.pool import EnginePool
+from app.errors import APIError
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class WarmState:
+    """`cold`, `warming`, `warmed` or `failed`, the only words that clients know."""
+
+    word: str
+    gpu: str | None
+    elapsed_seconds: float
+    error: str | None = None
+    log: list[str] | None = None
+
+    @property
+    def rank(self) -> int:
+        return ("cold", "failed", "warming", "warmed").index(self.word)
+
+
+class Warmups:
+    """The warm-ups under way, and why those failed that did not get as far as an engine."""
+
+    def __init__(self, pool: EnginePool, charges: Charges, catalog: Catalog) -> None:
+        self._pool = pool
+        self._charges = charges
+        self._catalog = catalog
+        self._tasks: dict[tuple[str, GpuChoice], asyncio.Task[None]] = {}
+        self._failures: dict[tuple[str, GpuChoice], APIError] = {}
+
+    def start(self, target: Target, org_id: str) -> str:
+        """Say how things stand (`warming`, `already_warming`, `already_warmed`), having begun where nothing had."""
+        state = self.state(target.model, target.gpu)
+        if state.word == "warmed" and not target.adapter:
+            return "already_warmed"
+        key = (target.model.id, target.gpu)
+        if key in self._tasks:
+            return "already_warming"
+        self._failures.pop(key, None)
+        task = self._tasks[key] = asyncio.create_task(self._warm(target, org_id))
+        task.add_done_callback(lambda _: self._tasks.pop(key, None))
+        return {"warmed": "already_warmed", "warming": "already_warming"}.get(state.word, "warming")
+
+    def state(self, model: ModelSpec, gpu: GpuChoice | None) -> WarmState:
+        """On one GPU type, or the best on any."""
+        known = [_state_of(engine) for engine in self._pool.find(model.id, gpu)]
+        waiting = [key for key in self._tasks if key[0] == model.id and gpu in (None, key[1])]
+        known += [WarmState("warming", str(key[1]), 0.0) for key in waiting]
+        failed = {k: e for k, e in self._failures.items() if k[0] == model.id and gpu in (None, k[1])}
+        known += [WarmState("failed", str(key[1]), 0.0, error.message) for key, error in failed.items()]
+        return max(known, key=lambda s: s.rank, default=WarmState("cold", str(gpu) if gpu else None, 0.0))
+
+    async def close(self) -> None:
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    async def _warm(self, target: Target, org_id: str) -> None:
+        was_cold = self.state(target.model, target.gpu).word != "warmed"
+        try:
+            async with self._pool.lease(target) as engine:
+                pass
+        except APIError as error:
+            log.warning("warm-up failed", model=target.model.id, gpu=str(target.gpu), error=error.message)
+            self._failures[target.model.id, target.gpu] = error
+        else:
+            if was_cold:
+                await self._charge(engine, target, org_id)
+
+    async def _charge(self, engine: Engine, target: Target, org_id: str) -> None:
+        gpu_seconds = (engine.start_seconds or 0.0) * target.gpu.count
+        entry = Entry(
+            org_id=org_id,
+            source=f"warmup:{engine.id}:{engine.starts}",
+            kind="warmup",
+            amount_micros=-gpu_micros(gpu_seconds, self._catalog.gpus[target.gpu.type]),
+            model=target.model.id,
+            gpu=str(target.gpu),
+            gpu_seconds=gpu_seconds,
+        )
+        await self._charges.record(entry)
+
+
+def _state_of(engine: Engine) -> WarmState:
+    gpu = str(engine.key.gpu)
+    elapsed = round(time.monotonic() - engine.began_at, 1) if engine.began_at else 0.0
+    if engine.state is State.READY:
+        return WarmState("warmed", gpu, round(engine.start_seconds or 0.0, 1))
+    if engine.state is State.STARTING:
+        return WarmState("warming", gpu, elapsed)
+    if engine.failure:
+        tail = (engine.failure.troubleshooting or {}).get("log")
+        return WarmState("failed", gpu, 0.0, engine.failure.message, tail)
+    return WarmState("cold", gpu, 0.0)

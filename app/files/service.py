@@ -1,0 +1,145 @@
+"""Files of an organisation: create, find, list, delete."""
+
+import re
+import time
+from collections.abc import AsyncIterable
+from typing import Any
+
+import anyio.to_thread
+from sqlalchemy import Select, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.errors import BadRequest, NotFound, TooLarge
+from app.files.storage import Saved, Storage, TooManyBytes
+from app.files.training_file import TrainingFileReport, check
+from app.ids import new_id
+from app.store.idempotency import claim_key
+from app.store.paging import Page, PageQuery, paginate
+from app.store.session import Store
+from app.store.tables import File, Job
+
+TRAINING_PURPOSES = frozenset({"fine-tune", "sft_training", "validation"})
+PURPOSES = TRAINING_PURPOSES | {"fine-tune-results"}
+
+
+class InvalidTrainingFile(BadRequest):
+    code = "invalid_training_file"
+
+
+class UnknownFile(NotFound):
+    code = "file_not_found"
+
+    def __init__(self, file_id: str, *, param: str = "file_id") -> None:
+        super().__init__(f"No such file: '{file_id[:100]}'.", param=param)
+
+
+class FileTooLarge(TooLarge):
+    """The client is still sending, so the connection ends with this answer."""
+
+    headers = {"Connection": "close"}
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(
+            f"The file is larger than the {max_bytes} bytes this server takes.",
+            param="file",
+            troubleshooting={"max_bytes": max_bytes},
+        )
+
+
+async def save_bytes(storage: Storage, chunks: AsyncIterable[bytes], *, max_bytes: int) -> tuple[str, Saved]:
+    """The new file's id, and what was saved under it; no row yet. Raises FileTooLarge."""
+    file_id = new_id("file")
+    try:
+        return file_id, await storage.save(file_id, chunks, max_bytes=max_bytes)
+    except TooManyBytes as error:
+        raise FileTooLarge(max_bytes) from error
+
+
+async def describe(storage: Storage, org_id: str, file_id: str, saved: Saved, *, filename: str, purpose: str) -> File:
+    """The row for saved bytes; a training file is checked, and says what is wrong with it."""
+    file = File(
+        id=file_id,
+        org_id=org_id,
+        filename=clean_filename(filename),
+        purpose=purpose,
+        size_bytes=saved.size_bytes,
+        sha256=saved.sha256,
+        status="processed",
+        created_at=time.time(),
+    )
+    if purpose in TRAINING_PURPOSES:
+        _record(file, await anyio.to_thread.run_sync(check, storage.file(file_id)))
+    return file
+
+
+def _record(file: File, report: TrainingFileReport) -> None:
+    file.n_rows = report.n_rows
+    if not report.is_valid:
+        file.status, file.status_details = "error", report.summary()
+        file.problems = [{"line": p.line, "message": p.message} for p in report.problems]
+
+
+async def add(store: Store, storage: Storage, file: File, idempotency_key: str | None) -> File:
+    """Commit the row, or find the one that the same request made before."""
+    request = [file.sha256, file.filename, file.purpose]
+    async with store.begin() as session:
+        file_id = await claim_key(session, file.org_id, idempotency_key, request, file.id)
+        if file_id == file.id:
+            session.add(file)
+            return file
+        earlier = await get_file(session, file.org_id, file_id)
+    storage.delete_file(file.id)
+    return earlier
+
+
+async def get_file(session: AsyncSession, org_id: str, file_id: str, *, param: str = "file_id") -> File:
+    """Raises UnknownFile."""
+    return await _find(session, select(File), org_id, file_id, param)
+
+
+async def lock_file(session: AsyncSession, org_id: str, file_id: str, *, param: str = "file_id") -> File:
+    """The file, which nobody else can delete or begin to use until this transaction ends."""
+    return await _find(session, select(File).with_for_update(), org_id, file_id, param)
+
+
+async def _find(session: AsyncSession, rows: Select[File], org_id: str, file_id: str, param: str) -> File:
+    file = await session.scalar(rows.where(File.id == file_id, File.org_id == org_id, File.deleted_at.is_(None)))
+    if file is None:
+        raise UnknownFile(file_id, param=param)
+    return file
+
+
+async def get_training_file(session: AsyncSession, org_id: str, file_id: str, *, param: str) -> File:
+    """Raises UnknownFile, and InvalidTrainingFile for one that cannot be trained on."""
+    file = await lock_file(session, org_id, file_id, param=param)
+    if file.n_rows is None:
+        raise InvalidTrainingFile(f"File {file_id} has the purpose {file.purpose}; it must be fine-tune.", param=param)
+    if file.status == "error":
+        problems: dict[str, Any] = {"problems": file.problems}
+        raise InvalidTrainingFile(file.status_details or "", param=param, troubleshooting=problems)
+    return file
+
+
+async def list_files(session: AsyncSession, org_id: str, query: PageQuery, purpose: str | None) -> Page[File]:
+    rows = select(File).where(File.org_id == org_id)
+    if purpose is not None:
+        rows = rows.where(File.purpose == purpose)
+    return await paginate(session, rows, File.id, query, visible=File.deleted_at.is_(None))
+
+
+def clean_filename(name: str) -> str:
+    """The last part of a client's path, without what could break a header or a terminal."""
+    last = re.split(r"[/\\]", name)[-1]
+    kept = "".join(c for c in last if c.isprintable() and c not in '"<>|:*?')
+    return kept.strip(". ")[:255] or "file"
+
+
+async def mark_deleted(session: AsyncSession, org_id: str, file_id: str) -> bool:
+    """False when an unfinished job needs the file; raises UnknownFile."""
+    file = await lock_file(session, org_id, file_id)
+    needs_it = (Job.training_file == file_id) | (Job.validation_file == file_id)
+    unfinished = Job.status.in_(("validating_files", "queued", "running", "paused"))
+    if await session.scalar(select(Job.id).where(Job.org_id == org_id, needs_it, unfinished).limit(1)):
+        return False
+    file.deleted_at = time.time()
+    return True

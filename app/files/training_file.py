@@ -1,0 +1,157 @@
+"""Is this file a valid training file? Read as a stream, so that its size costs time but no memory."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from app.files.training_row import RowError, check_row, parse
+
+MIB = 1024 * 1024
+MAX_LISTED = 50
+# A file that is wrong all through is not read to its end: what it costs us stays small.
+MAX_COUNTED = 10_000
+HEAD_BYTES = 64 * 1024
+BLANKS = b" \t\r\n"
+BOM = b"\xef\xbb\xbf"
+UTF_16 = "UTF-16 text"
+SIGNATURES = {
+    b"\x1f\x8b": "gzip-compressed",
+    b"PK\x03\x04": "a zip archive or a spreadsheet",
+    b"\x28\xb5\x2f\xfd": "zstd-compressed",
+    b"BZh": "bzip2-compressed",
+    b"\xfd7zXZ": "xz-compressed",
+    b"PAR1": "a Parquet file",
+    b"ARROW1": "an Arrow file",
+    b"%PDF": "a PDF",
+    b"\xff\xfe": UTF_16,
+    b"\xfe\xff": UTF_16,
+    b"\x00\x00\xfe\xff": "UTF-32 text",
+    b"{\x00": UTF_16,
+    b"\x00{": UTF_16,
+}
+
+
+@dataclass(frozen=True)
+class LineProblem:
+    """What is wrong with one line; `line` is 1-based and counts blank lines."""
+
+    line: int
+    message: str
+
+
+@dataclass(frozen=True)
+class TrainingFileReport:
+    """`problems` lists the first 50 of `n_problems`; the reading stops at 10,000 of them."""
+
+    n_rows: int
+    problems: tuple[LineProblem, ...]
+    n_problems: int
+
+    @property
+    def is_valid(self) -> bool:
+        return self.n_problems == 0
+
+    def summary(self) -> str:
+        """One sentence: the first problem, and how many more there are."""
+        if self.is_valid:
+            return f"{self.n_rows} valid rows"
+        first, more = self.problems[0], self.n_problems - 1
+        at_least = "at least " if self.n_problems >= MAX_COUNTED else ""
+        rest = f" (and {at_least}{more} more problem{'s' if more > 1 else ''})" if more else ""
+        return f"Line {first.line}: {first.message}{rest}"
+
+
+def check(path: Path, *, max_line_bytes: int = 16 * MIB) -> TrainingFileReport:
+    """Check every line. A file of another format is one problem, not one for each of its lines."""
+    with path.open("rb", buffering=MIB) as file:
+        foreign = _foreign_format(file.read(HEAD_BYTES))
+        if foreign:
+            return TrainingFileReport(0, (foreign,), 1)
+        file.seek(0)
+        return _check_lines(file, max_line_bytes)
+
+
+def _check_lines(file: BinaryIO, max_line_bytes: int) -> TrainingFileReport:
+    n_rows, n_problems = 0, 0
+    problems: list[LineProblem] = []
+    for number, line in _lines(file, max_line_bytes):
+        n_rows += 1
+        message = _problem_in(line, max_line_bytes)
+        if message is None:
+            continue
+        n_problems += 1
+        if n_problems <= MAX_LISTED:
+            problems.append(LineProblem(number, message))
+        if n_problems == MAX_COUNTED:
+            break
+    if not n_rows:
+        return TrainingFileReport(0, (LineProblem(1, "the file has no rows"),), 1)
+    return TrainingFileReport(n_rows, tuple(problems), n_problems)
+
+
+def _problem_in(line: bytes, max_line_bytes: int) -> str | None:
+    if len(line) > max_line_bytes:
+        return f"longer than the {max_line_bytes:,} bytes that a line may have"
+    try:
+        check_row(parse(line))
+    except RowError as problem:
+        return str(problem)
+    return None
+
+
+def _lines(file: BinaryIO, max_line_bytes: int) -> Iterator[tuple[int, bytes]]:
+    """Numbered lines that are not blank, split on LF alone: U+2028 and U+0085 belong to the text.
+
+    A line over the limit comes cut, one byte longer than the limit.
+    """
+    number = 0
+    while line := file.readline(max_line_bytes + 1):
+        number += 1
+        end = line
+        while len(end) > max_line_bytes and not end.endswith(b"\n"):
+            end = file.readline(max_line_bytes + 1)
+        if number == 1:
+            line = line.removeprefix(BOM)
+        if line and not line.isspace():
+            yield number, line.rstrip(b"\r\n")
+
+
+def _foreign_format(head: bytes) -> LineProblem | None:
+    for signature, what in SIGNATURES.items():
+        if head.startswith(signature):
+            return LineProblem(1, f"the file is {what}; what is needed is JSONL, plain UTF-8 text")
+    return _foreign_text(head.removeprefix(BOM))
+
+
+def _foreign_text(head: bytes) -> LineProblem | None:
+    """Told by the first two lines together: a single bad line at the top is only a bad line."""
+    rows = [(number, line.strip(BLANKS)) for number, line in enumerate(head.split(b"\n"), 1)]
+    (number, first), (_, second), *_ = [*(row for row in rows if row[1]), (1, b""), (1, b"")]
+    if not second or _is_json(second):
+        return None
+    if first.startswith((b"{", b"[")) and _is_unfinished(first):
+        return LineProblem(number, "a value goes on over several lines; write each row as one object on a line")
+    if _is_table_row(first) and _is_table_row(second):
+        return LineProblem(number, 'the file looks like CSV; each line must be {"messages": [...]}')
+    return None
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        parse(line)
+    except RowError:
+        return False
+    return True
+
+
+def _is_unfinished(line: bytes) -> bool:
+    try:
+        parse(line)
+    except RowError as problem:
+        return problem.is_unfinished
+    return False
+
+
+def _is_table_row(line: bytes) -> bool:
+    return not line.startswith((b"{", b"[")) and any(mark in line for mark in (b",", b"\t", b";"))

@@ -1,0 +1,132 @@
+"""POST /chat/completions: the engine's answer, passed on."""
+
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Request, Response
+from pydantic import ValidationError
+from starlette.types import Receive, Scope, Send
+
+from app import sse
+from app.error_handlers import HANDLED, as_api_error, validation_error
+from app.inference.admission import admit, get_charges, get_pool, read_json, wanted_gpu
+from app.inference.bounds import check_messages, check_schema, check_tools
+from app.inference.chat_request import ChatRequest, engine_body
+from app.inference.chunks import ChunkRewriter, parse_usage
+from app.inference.relay import EngineLost, Relay
+from app.inference.sending import EventStream, until_disconnect
+from app.orgs.auth import CurrentOrg
+
+router = APIRouter(tags=["inference"])
+
+KEPT_NULLS = frozenset({"content", "refusal", "logprobs", "finish_reason"})
+
+
+@router.post(
+    "/chat/completions",
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": ChatRequest.model_json_schema()}},
+        }
+    },
+    responses={200: {"content": {"application/json": {"schema": {"type": "object"}}, sse.MEDIA_TYPE: {}}}},
+)
+async def create_chat_completion(request: Request, org_id: CurrentOrg) -> Response:
+    """OpenAI's chat completions, with vLLM's own sampling fields; `stream` for server-sent events."""
+    body = await read_json(request)
+    asked = parse(body)
+    target = await admit(request, org_id, asked.model, wanted_gpu(request, body))
+    state = request.app.state
+    relay = Relay(state.settings, get_pool(request), get_charges(request), target, org_id, request.state.request_id)
+    return ChatResponse(relay, asked)
+
+
+def parse(body: dict[str, Any]) -> ChatRequest:
+    """Raises BadRequest."""
+    try:
+        asked = ChatRequest.model_validate(body)
+    except ValidationError as error:
+        raise validation_error(error.errors()) from error
+    check_messages(asked.messages)
+    check_tools(asked.tools)
+    if asked.response_format and asked.response_format["type"] == "json_schema":
+        check_schema(asked.response_format["json_schema"]["schema"], "response_format.json_schema.schema")
+    return asked
+
+
+class ChatResponse(Response):
+    """Does its work while it is sent, so that a client that leaves at any moment ends it."""
+
+    def __init__(self, relay: Relay, asked: ChatRequest) -> None:
+        super().__init__()
+        self._relay = relay
+        self._asked = asked
+        self._gpu = str(relay.target.gpu)
+        self._body = engine_body(
+            asked,
+            engine_name=relay.target.engine_name,
+            org_id=relay.org_id,
+            context_length=relay.target.model.context_length,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        work = self._stream(send) if self._asked.streams else self._whole(scope, receive, send)
+        await until_disconnect(receive, work)
+
+    async def _whole(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._relay.upstream(self._body) as (_, upstream):
+            answer = orjson.loads(await upstream.read())
+        await self._relay.charge(parse_usage(orjson.dumps(answer.get("usage") or {})))
+        body = orjson.dumps(completion(answer, model=self._asked.model, gpu=self._gpu))
+        headers = {"x-gpu-type": self._gpu}
+        await Response(body, media_type="application/json", headers=headers)(scope, receive, send)
+
+    async def _stream(self, send: Send) -> None:
+        stream = EventStream(send, [(b"x-gpu-type", self._gpu.encode())])
+        try:
+            await self._pass_on(stream)
+        except HANDLED as error:
+            if not stream.has_begun:
+                raise
+            await stream.end(sse.encode(as_api_error(error).body()))
+
+    async def _pass_on(self, stream: EventStream) -> None:
+        rewriter = ChunkRewriter(
+            engine_name=self._relay.target.engine_name,
+            client_name=self._asked.model,
+            keeps_final_usage=self._asked.wants_usage,
+        )
+        try:
+            await self._forward(rewriter, stream)
+        except EngineLost:
+            raise
+        except BaseException:  # the client left: what was generated for it is charged
+            await self._relay.charge(rewriter.usage)
+            raise
+        await self._relay.charge(rewriter.usage)
+        await stream.end(sse.DONE)
+
+    async def _forward(self, rewriter: ChunkRewriter, stream: EventStream) -> None:
+        beat = stream.kept_alive(self._relay.settings.keep_alive_seconds)
+        async with beat, self._relay.upstream(self._body) as (engine, response):
+            async for piece in self._relay.pieces(engine, response):
+                events = rewriter.feed(piece)
+                if events:
+                    await stream.write(events)
+        if not rewriter.is_done:
+            raise EngineLost("The engine's answer broke off; try again.")
+
+
+def completion(answer: dict[str, Any], *, model: str, gpu: str) -> dict[str, Any]:
+    """The engine's answer under the name the client used, without the nulls that OpenAI's API does not send."""
+    choices = [{**_without_nulls(choice), "message": _without_nulls(choice["message"])} for choice in answer["choices"]]
+    return {**_without_nulls(answer), "model": model, "choices": choices, "selected_gpu": gpu}
+
+
+def _without_nulls(part: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: value
+        for key, value in part.items()
+        if key in KEPT_NULLS or not (value is None or (key == "tool_calls" and not value))
+    }

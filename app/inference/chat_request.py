@@ -1,0 +1,115 @@
+"""A chat completion as it is asked, and the part of it that goes to the engine.
+
+What is named here is forwarded; everything else is ignored, so that no field reaches an engine unknown to us.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from app.inference.bounds import MAX_MESSAGES, MAX_TOOLS
+
+TEMPLATE_KEYS = frozenset({"enable_thinking", "thinking", "reasoning_effort", "thinking_budget"})
+
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+ShortText = Annotated[str, Field(max_length=1024)]
+
+
+class StreamOptions(BaseModel):
+    include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+
+
+class EngineFields(BaseModel):
+    """OpenAI's fields and vLLM's own sampling fields, within bounds."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    messages: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_MESSAGES)]
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    logit_bias: Annotated[dict[str, float], Field(max_length=1024)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    n: Annotated[int, Field(ge=1, le=128)] | None = None
+    response_format: dict[str, Any] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    stop: ShortText | Annotated[list[ShortText], Field(max_length=16)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    tools: Annotated[list[dict[str, Any]], Field(max_length=MAX_TOOLS)] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    top_k: Annotated[int, Field(ge=-1, le=1_000_000)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
+    min_tokens: Annotated[int, Field(ge=0)] | None = None
+    ignore_eos: bool | None = None
+    skip_special_tokens: bool | None = None
+    include_stop_str_in_output: bool | None = None
+    stop_token_ids: Annotated[list[int], Field(max_length=128)] | None = None
+    bad_words: Annotated[list[ShortText], Field(max_length=128)] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+
+    @field_validator("response_format")
+    @classmethod
+    def is_known_format(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if value is not None and value.get("type") not in ("text", "json_object", "json_schema"):
+            raise ValueError("type must be text, json_object or json_schema")
+        if value is not None and value["type"] == "json_schema":
+            inner = value.get("json_schema")
+            if not isinstance(inner, dict) or not isinstance(inner.get("schema"), dict):
+                raise ValueError("json_schema must be an object with a name and a schema")
+        return value
+
+
+class ChatRequest(EngineFields):
+    """POST /chat/completions."""
+
+    model: str = Field(min_length=1, max_length=300)
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    gpu_preference: str | None = None
+    thinking_mode: str | None = None
+    extra_body: dict[str, Any] | None = None
+    extra_headers: dict[str, Any] | None = None
+
+    @property
+    def streams(self) -> bool:
+        return bool(self.stream)
+
+    @property
+    def wants_usage(self) -> bool:
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+
+def engine_body(asked: ChatRequest, *, engine_name: str, org_id: str, context_length: int) -> dict[str, Any]:
+    """What the engine is sent: the allowed fields, its own name for the model, usage in every chunk."""
+    body = asked.model_dump(include=set(EngineFields.model_fields), exclude_none=True)
+    body["model"] = engine_name
+    body["cache_salt"] = org_id  # one tenant's prompts must not be timed through another's cache
+    for limit in ("max_tokens", "max_completion_tokens"):
+        if limit in body:
+            body[limit] = min(body[limit], context_length)
+    kwargs = template_kwargs(asked)
+    body.pop("chat_template_kwargs", None)
+    if kwargs:
+        body["chat_template_kwargs"] = kwargs
+    if asked.streams:
+        body["stream"] = True
+        body["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
+    return body
+
+
+def template_kwargs(asked: ChatRequest) -> dict[str, Any]:
+    """From the top level or a literal `extra_body`, by known key; `thinking_mode` is a word for one of them."""
+    inner = (asked.extra_body or {}).get("chat_template_kwargs")
+    both = {**(inner if isinstance(inner, Mapping) else {}), **(asked.chat_template_kwargs or {})}
+    kwargs = {key: value for key, value in both.items() if key in TEMPLATE_KEYS and isinstance(value, str | int | bool)}
+    if asked.thinking_mode in ("no_think", "think"):
+        kwargs["enable_thinking"] = asked.thinking_mode == "think"
+    return kwargs

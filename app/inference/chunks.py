@@ -1,0 +1,77 @@
+"""The engine's stream of chunks, made the client's: bytes in, bytes out, the last usage kept.
+
+A chunk's JSON is not parsed. The keys looked for cannot appear inside its strings, where quotes are escaped.
+"""
+
+import orjson
+
+from app.billing.prices import Usage
+
+DONE = b"data: [DONE]"
+ERROR = b'data: {"error":'
+USAGE = b'"usage":{'
+NO_CHOICES = b'"choices":[]'
+
+
+class EngineError(Exception):
+    """The engine told of an error inside its stream."""
+
+
+class ChunkRewriter:
+    """Feed it what the engine sends; it gives back whole events, the model renamed and usage as it was asked for."""
+
+    def __init__(self, *, engine_name: str, client_name: str, keeps_final_usage: bool) -> None:
+        self._from = b'"model":' + orjson.dumps(engine_name)
+        self._to = b'"model":' + orjson.dumps(client_name)
+        self._keeps_final_usage = keeps_final_usage
+        self._rest = b""
+        self._usage = b""
+        self.is_done = False
+
+    def feed(self, data: bytes) -> bytes:
+        """The events that are complete now. Raises EngineError."""
+        *events, self._rest = (self._rest + data).split(b"\n\n")
+        return b"".join(self._rewrite(event) for event in events)
+
+    @property
+    def usage(self) -> Usage:
+        """Cumulative, of the last chunk that had it."""
+        return parse_usage(self._usage) if self._usage else Usage()
+
+    def _rewrite(self, event: bytes) -> bytes:
+        if event.startswith(DONE):
+            self.is_done = True
+            return b""
+        if event.startswith(ERROR):
+            raise EngineError(event.decode("utf-8", "replace")[:2000])
+        start = event.rfind(USAGE)
+        if start >= 0:
+            end = _closing_brace(event, start + len(USAGE))
+            self._usage = event[start + len(USAGE) - 1 : end]
+            if NO_CHOICES in event:
+                return self._renamed(event) if self._keeps_final_usage else b""
+            event = event[: start - 1] + event[end:]  # with the comma before it
+        return self._renamed(event)
+
+    def _renamed(self, event: bytes) -> bytes:
+        return event.replace(self._from, self._to, 1) + b"\n\n"
+
+
+def parse_usage(text: bytes) -> Usage:
+    counts = orjson.loads(text)
+    details = counts.get("prompt_tokens_details") or {}
+    return Usage(
+        prompt_tokens=counts.get("prompt_tokens") or 0,
+        cached_tokens=details.get("cached_tokens") or 0,
+        completion_tokens=counts.get("completion_tokens") or 0,
+    )
+
+
+def _closing_brace(text: bytes, position: int) -> int:
+    """The index after the brace that closes the one before `position`; usage holds no strings."""
+    depth = 1
+    while depth:
+        close = text.index(b"}", position)
+        depth += text.count(b"{", position, close) - 1
+        position = close + 1
+    return position

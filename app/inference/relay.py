@@ -1,0 +1,108 @@
+"""The way to an engine and back: a lease, the engine's bytes as they come, and in every case the charge."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import orjson
+import structlog
+
+from app.billing.charges import Charges
+from app.billing.ledger import Entry
+from app.billing.prices import Usage, inference_micros
+from app.catalog.resolve import Target
+from app.engines.engine import Engine
+from app.engines.pool import EnginePool
+from app.errors import APIError, BadRequest, Unavailable
+from app.inference.chunks import EngineError
+from app.settings import Settings
+
+log = structlog.get_logger()
+
+MAX_ERROR_CHARS = 1000
+
+
+class EngineLost(Unavailable):
+    """The engine failed while it worked on the request; nothing is charged."""
+
+    code = "engine_error"
+    headers = {"Retry-After": "2"}
+
+
+@dataclass(frozen=True)
+class Relay:
+    """What one request needs of the gateway."""
+
+    settings: Settings
+    pool: EnginePool
+    charges: Charges
+    target: Target
+    org_id: str
+    request_id: str
+
+    @asynccontextmanager
+    async def upstream(self, body: Mapping[str, Any]) -> AsyncIterator[tuple[Engine, aiohttp.ClientResponse]]:
+        """The engine's answer, status 200; leaving the block ends the generation. Raises APIError for a refusal."""
+        async with self.pool.lease(self.target) as engine:
+            try:
+                async with engine.client.chat(body) as response:
+                    engine.heard()
+                    if response.status != 200:
+                        raise refusal(response.status, await response.read())
+                    yield engine, response
+            except (aiohttp.ClientError, ConnectionError, EngineError) as error:
+                log.warning("engine lost", model=self.target.model.id, error=repr(error)[:300])
+                raise EngineLost(f"The engine of {self.target.model.id} stopped while it worked; try again.") from error
+
+    async def pieces(self, engine: Engine, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        """The body as it comes. Raises EngineLost when nothing comes for too long."""
+        limit = self.settings.stream_silence_seconds
+        while True:
+            try:
+                async with asyncio.timeout(limit):
+                    piece = await response.content.readany()
+            except TimeoutError as error:
+                message = f"The engine of {self.target.model.id} has been silent for {limit:g} seconds."
+                raise EngineLost(message) from error
+            if not piece:
+                return
+            engine.heard()
+            yield piece
+
+    async def charge(self, usage: Usage) -> None:
+        """Committed when this returns; a repeat for the same request changes nothing."""
+        if usage == Usage():
+            return
+        prices = self.target.model.dollars_per_million_tokens
+        entry = Entry(
+            org_id=self.org_id,
+            source=f"request:{self.request_id}",
+            kind="inference",
+            amount_micros=-inference_micros(usage, prices),
+            model=self.target.model.id,
+            gpu=str(self.target.gpu),
+            prompt_tokens=usage.prompt_tokens,
+            cached_tokens=usage.cached_tokens,
+            completion_tokens=usage.completion_tokens,
+        )
+        await self.charges.record(entry)
+
+
+def refusal(status: int, body: bytes) -> APIError:
+    """The engine's own error, in our words: short, and with a code that clients know."""
+    try:
+        error = orjson.loads(body)["error"]
+        message = str(error["message"])[:MAX_ERROR_CHARS]
+        param = error.get("param")
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        message, param = "The engine refused the request.", None
+    if status in (400, 422):
+        too_long = "context length" in message or "max_model_len" in message
+        return BadRequest(
+            message, param=str(param) if param else None, code="context_length_exceeded" if too_long else None
+        )
+    log.warning("engine error", status=status, message=message)
+    return EngineLost("The engine could not answer this request; try again.")

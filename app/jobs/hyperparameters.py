@@ -1,0 +1,93 @@
+"""From what a client asks ("auto" included) to the numbers a run uses."""
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+
+from app.catalog.spec import ModelSpec
+from app.errors import BadRequest
+
+Auto = Literal["auto"]
+
+BASE_LEARNING_RATE = 2e-4
+MAX_AUTO_SEQUENCE = 4096
+
+
+class HyperparametersIn(BaseModel):
+    """Every name the wire knows; a name that is not here is refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    n_epochs: Annotated[int, Field(ge=1, le=1000)] | Auto = "auto"
+    batch_size: Annotated[int, Field(ge=1, le=1024)] | Auto = "auto"
+    learning_rate_multiplier: Annotated[float, Field(gt=0, le=100)] | Auto = "auto"
+    learning_rate: Annotated[float, Field(gt=0, le=1)] | Auto = "auto"
+    warmup_ratio: Annotated[float, Field(ge=0, le=1)] = 0.03
+    lr_scheduler_type: Literal["cosine", "linear", "constant"] = "cosine"
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
+    gradient_accumulation_steps: Annotated[int, Field(ge=1, le=1024)] | Auto = "auto"
+    max_grad_norm: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    max_seq_length: Annotated[int, Field(ge=16)] | Auto = Field(
+        "auto", validation_alias=AliasChoices("max_seq_length", "sequence_length")
+    )
+    packing: bool = False
+    lora_r: Annotated[int, Field(ge=1, le=512)] | Auto = Field(
+        "auto", validation_alias=AliasChoices("lora_r", "lora_rank")
+    )
+    lora_alpha: Annotated[int, Field(ge=1, le=4096)] | Auto = "auto"
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    lora_target_modules: Literal["all-linear"] | Annotated[list[str], Field(min_length=1, max_length=32)] = "all-linear"
+    use_qlora: bool = False
+    train_on_inputs: bool = False
+    gradient_checkpointing: bool = False
+    max_steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = Field(
+        None, validation_alias=AliasChoices("max_steps", "train_steps", "total_steps")
+    )
+
+
+def resolve_hyperparameters(asked: HyperparametersIn, spec: ModelSpec, n_rows: int, *, on_cpu: bool) -> dict[str, Any]:
+    """Every value a number. Raises BadRequest for what the model cannot be trained or served with."""
+    numbers = asked.model_dump(exclude={"learning_rate_multiplier"})
+    automatic = _automatic(asked, spec, n_rows)
+    numbers |= {name: value for name, value in automatic.items() if numbers[name] == "auto"}
+    if numbers["lora_r"] > spec.max_lora_rank:
+        _refuse(
+            "lora_r",
+            f"{numbers['lora_r']} is more than the {spec.max_lora_rank} that {spec.id} is served with",
+        )
+    if numbers["max_seq_length"] > spec.context_length:
+        _refuse(
+            "max_seq_length",
+            f"{numbers['max_seq_length']} is more than {spec.id}'s context of {spec.context_length}",
+        )
+    if numbers["use_qlora"] and on_cpu:
+        _refuse("use_qlora", "QLoRA needs a CUDA GPU")
+    return numbers
+
+
+def _automatic(asked: HyperparametersIn, spec: ModelSpec, n_rows: int) -> dict[str, Any]:
+    multiplier = 1.0 if asked.learning_rate_multiplier == "auto" else asked.learning_rate_multiplier
+    rank = min(16, spec.max_lora_rank) if asked.lora_r == "auto" else asked.lora_r
+    return {
+        "n_epochs": auto_epochs(n_rows),
+        "batch_size": min(8, max(1, math.ceil(n_rows / 16))),
+        "learning_rate": BASE_LEARNING_RATE * multiplier,
+        "gradient_accumulation_steps": 1,
+        "max_seq_length": min(MAX_AUTO_SEQUENCE, spec.context_length),
+        "lora_r": rank,
+        "lora_alpha": 2 * rank,
+    }
+
+
+def auto_epochs(n_rows: int) -> int:
+    """Three, but so that a run sees between 100 and 25,000 rows where 1 to 25 epochs allow it."""
+    if 3 * n_rows < 100:
+        return min(25, 100 // max(1, n_rows))
+    if 3 * n_rows > 25_000:
+        return max(1, 25_000 // n_rows)
+    return 3
+
+
+def _refuse(name: str, reason: str) -> None:
+    raise BadRequest(f"hyperparameters.{name}: {reason}.", param=f"hyperparameters.{name}")

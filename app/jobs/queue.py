@@ -1,0 +1,226 @@
+"""The queue is the jobs table: the only place that changes a job's status, and who may work on it.
+
+Whoever works on a job holds a lease with a fencing token. Every write of a holder carries the token, so that one
+who lost the lease (killed, paused, cut off, or the job was cancelled) changes nothing any more.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import CursorResult, Update, func, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.billing import ledger
+from app.billing.prices import training_micros
+from app.catalog.spec import Catalog, GpuChoice
+from app.errors import BadRequest
+from app.jobs.events import record
+from app.jobs.states import EventType, Stage, Status
+from app.store.base import db_now
+from app.store.tables import Adapter, Job
+
+
+class LeaseLost(Exception):
+    """Somebody else has the job now, or it is over. Stop working on it and change nothing."""
+
+
+class WrongState(BadRequest):
+    code = "invalid_job_state"
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to work on one job."""
+
+    job_id: str
+    token: int
+
+
+async def enqueue(session: AsyncSession, job: Job) -> None:
+    job.status, job.stage = Status.QUEUED, Stage.TRAIN
+    session.add(job)
+    await session.flush()
+    await record(session, job.id, EventType.CREATED, f"Created fine-tuning job: {job.id}", data={"model": job.model})
+
+
+async def claim(
+    session: AsyncSession, holder: str, stage: Stage, *, lease_seconds: float, gpus: list[str] | None = None
+) -> tuple[Job, Lease] | None:
+    """The oldest job that needs `stage` on one of `gpus`: queued, or left by a holder whose lease ran out.
+
+    One statement, so two claimers never get the same job.
+    """
+    abandoned = (Job.status == Status.RUNNING) & or_(Job.lease_expires_at.is_(None), Job.lease_expires_at < db_now())
+    waiting = select(Job.id).where(or_(Job.status == Status.QUEUED, abandoned), Job.stage == stage)
+    if gpus is not None:
+        waiting = waiting.where(Job.gpu.in_(gpus))
+    oldest = waiting.order_by(Job.created_at, Job.id).limit(1).with_for_update(skip_locked=True)
+    job = await session.scalar(
+        update(Job)
+        .where(Job.id == oldest.scalar_subquery())
+        .values(
+            status=Status.RUNNING,
+            lease_holder=holder,
+            lease_token=Job.lease_token + 1,
+            lease_expires_at=db_now() + lease_seconds,
+            attempts=Job.attempts + 1,
+            started_at=func.coalesce(Job.started_at, time.time()),
+            updated_at=time.time(),
+        )
+        .returning(Job)
+        .execution_options(synchronize_session=False, populate_existing=True)
+    )
+    return (job, Lease(job.id, job.lease_token)) if job else None
+
+
+async def heartbeat(session: AsyncSession, lease: Lease, *, lease_seconds: float, **progress: Any) -> None:
+    """Hold on to the job for longer, and write down how far it is (`metrics_offset`, `trained_tokens`).
+
+    Raises LeaseLost.
+    """
+    await _as_holder(session, lease, update(Job).values(lease_expires_at=db_now() + lease_seconds, **progress))
+
+
+async def use_gpus(session: AsyncSession, lease: Lease, gpu_seconds: float) -> None:
+    """Count GPU time that the job has used. Raises LeaseLost."""
+    await _as_holder(session, lease, update(Job).values(gpu_seconds=Job.gpu_seconds + gpu_seconds))
+
+
+async def hand_over(session: AsyncSession, lease: Lease) -> None:
+    """Training is done; a gateway publishes. Raises LeaseLost."""
+    released = {"lease_holder": None, "lease_expires_at": None}
+    await _as_holder(session, lease, update(Job).values(stage=Stage.PUBLISH, attempts=0, **released))
+
+
+async def give_back(session: AsyncSession, lease: Lease) -> None:
+    """Let somebody else go on with the job, at once. Raises LeaseLost."""
+    await _as_holder(
+        session,
+        lease,
+        update(Job).values(status=Status.QUEUED, lease_holder=None, lease_expires_at=None, attempts=Job.attempts - 1),
+    )
+
+
+async def retry_later(session: AsyncSession, lease: Lease, *, after_seconds: float) -> None:
+    """Let somebody, we or another, claim the job's stage again after a while. Raises LeaseLost."""
+    due = {"lease_holder": None, "lease_expires_at": db_now() + after_seconds}
+    await _as_holder(session, lease, update(Job).values(**due))
+
+
+async def succeed(session: AsyncSession, lease: Lease, catalog: Catalog, *, result_files: list[str]) -> None:
+    """Adapter, charge, status and the event that tells of it, together or not at all. Raises LeaseLost."""
+    await _end(session, lease, Status.SUCCEEDED, result_files=result_files)
+    job = await _reload(session, lease.job_id)
+    name = fine_tuned_name(job)
+    session.add(Adapter(id=adapter_id(job.id), org_id=job.org_id, job_id=job.id, name=name, base_model=job.base_model))
+    await session.execute(update(Job).where(Job.id == job.id).values(fine_tuned_model=name))
+    await _charge(session, catalog, job)
+    await record(
+        session,
+        job.id,
+        EventType.COMPLETED,
+        "The job has successfully completed",
+        data={"fine_tuned_model": name},
+    )
+
+
+async def fail(session: AsyncSession, lease: Lease, *, code: str, message: str, param: str | None = None) -> None:
+    """A job that fails is not charged. Raises LeaseLost."""
+    error = {"code": code, "message": message, "param": param}
+    await _end(session, lease, Status.FAILED, error=error)
+    await record(session, lease.job_id, EventType.FAILED, message, level="error", data={"error": error})
+
+
+async def cancel(session: AsyncSession, catalog: Catalog, job: Job) -> None:
+    """Final at once, in every state: whoever works on the job finds the lease gone. Raises WrongState."""
+    unfinished = (Status.VALIDATING_FILES, Status.QUEUED, Status.RUNNING, Status.PAUSED)
+    await _change(session, job, unfinished, Status.CANCELLED, finished_at=time.time())
+    job = await _reload(session, job.id)
+    if job.gpu_seconds:
+        await _charge(session, catalog, job)
+    await record(session, job.id, EventType.CANCELLED, "The job was cancelled")
+
+
+async def pause(session: AsyncSession, job: Job) -> None:
+    """The worker writes a checkpoint and lets go. Raises WrongState."""
+    await _change(session, job, (Status.QUEUED, Status.RUNNING), Status.PAUSED, stage=Stage.TRAIN)
+    await record(session, job.id, EventType.PAUSED, "The job was paused")
+
+
+async def resume(session: AsyncSession, job: Job) -> None:
+    """Back into the queue. Raises WrongState."""
+    await _change(session, job, (Status.PAUSED,), Status.QUEUED, stage=Stage.TRAIN)
+    await record(session, job.id, EventType.RESUMED, "The job was resumed")
+
+
+async def check_lease(session: AsyncSession, lease: Lease) -> None:
+    """Hold the job's row until this transaction ends. Raises LeaseLost."""
+    await _as_holder(session, lease, update(Job).values(updated_at=time.time()))
+
+
+async def gpus_waited_for(session: AsyncSession) -> list[GpuChoice]:
+    """What the queued jobs ask for, oldest first."""
+    rows = select(Job.gpu).where(Job.status == Status.QUEUED).order_by(Job.created_at, Job.id).limit(100)
+    return [GpuChoice.parse(gpu) for gpu in await session.scalars(rows)]
+
+
+def adapter_id(job_id: str) -> str:
+    """The engine-side name of a job's adapter: known before it is published, and never used for another."""
+    return job_id.replace("ftjob-", "adapter_")
+
+
+def fine_tuned_name(job: Job) -> str:
+    """`ft:<base id>[:<suffix>]:<job id>`"""
+    return ":".join(["ft", job.base_model, *([job.suffix] if job.suffix else []), job.id])
+
+
+async def _as_holder(session: AsyncSession, lease: Lease, change: Update) -> None:
+    mine = (Job.id == lease.job_id, Job.lease_token == lease.token, Job.status == Status.RUNNING)
+    result = await session.execute(change.where(*mine).execution_options(synchronize_session=False))
+    assert isinstance(result, CursorResult)
+    if result.rowcount != 1:
+        raise LeaseLost(lease.job_id)
+
+
+async def _end(session: AsyncSession, lease: Lease, status: Status, **values: Any) -> None:
+    over = {"status": status, "lease_holder": None, "lease_expires_at": None, "finished_at": time.time()}
+    await _as_holder(session, lease, update(Job).values(**over, **values))
+
+
+async def _change(session: AsyncSession, job: Job, allowed: tuple[Status, ...], to: Status, **values: Any) -> None:
+    released = {"lease_holder": None, "lease_expires_at": None, "lease_token": Job.lease_token + 1}
+    result = await session.execute(
+        update(Job)
+        .where(Job.id == job.id, Job.status.in_(allowed))
+        .values(status=to, updated_at=time.time(), **released, **values)
+        .execution_options(synchronize_session=False)
+    )
+    assert isinstance(result, CursorResult)
+    if result.rowcount != 1:
+        now = (await _reload(session, job.id)).status
+        raise WrongState(f"The job is {now}; it cannot become {to} any more.")
+
+
+async def _reload(session: AsyncSession, job_id: str) -> Job:
+    return await session.get_one(Job, job_id, populate_existing=True)
+
+
+async def _charge(session: AsyncSession, catalog: Catalog, job: Job) -> None:
+    spec, gpu = catalog.find(job.base_model), GpuChoice.parse(job.gpu)
+    if spec is None:
+        return
+    micros = training_micros(
+        job.trained_tokens, job.gpu_seconds, spec.dollars_per_million_tokens, catalog.gpus[gpu.type]
+    )
+    entry = ledger.Entry(
+        org_id=job.org_id,
+        source=f"job:{job.id}",
+        kind="training",
+        amount_micros=-micros,
+        model=job.base_model,
+        gpu=job.gpu,
+        trained_tokens=job.trained_tokens,
+        gpu_seconds=job.gpu_seconds,
+    )
+    await ledger.append(session, entry)

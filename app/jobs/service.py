@@ -1,0 +1,138 @@
+"""Fine-tuning jobs as their organisation sees them."""
+
+import random
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.billing.ledger import require_funds
+from app.catalog.resolve import AdapterRef, choose_gpu, resolve
+from app.catalog.spec import Catalog, GpuChoice, ModelSpec
+from app.errors import BadRequest, NotFound
+from app.files.service import get_training_file
+from app.ids import new_id
+from app.jobs import queue
+from app.jobs.hyperparameters import resolve_hyperparameters
+from app.jobs.schemas import JobCreate
+from app.store.idempotency import claim_key
+from app.store.paging import Page, PageQuery, paginate
+from app.store.tables import Checkpoint, Job, JobEvent
+
+
+class UnknownJob(NotFound):
+    code = "fine_tuning_job_not_found"
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"No such fine-tuning job: '{job_id[:100]}'.", param="fine_tuning_job_id")
+
+
+async def create_job(
+    session: AsyncSession,
+    catalog: Catalog,
+    org_id: str,
+    asked: JobCreate,
+    *,
+    gpu: GpuChoice,
+    idempotency_key: str | None = None,
+) -> Job:
+    """Check everything that can be known now, make every "auto" a number, and queue the job."""
+    job_id = new_id("ftjob")
+    kept_id = await claim_key(session, org_id, idempotency_key, asked.model_dump(mode="json"), job_id)
+    if kept_id != job_id:
+        return await get_job(session, org_id, kept_id)
+    spec, adapter = await resolve(session, catalog, org_id, asked.model)
+    training_file = await get_training_file(session, org_id, asked.training_file, param="training_file")
+    if asked.validation_file:
+        await get_training_file(session, org_id, asked.validation_file, param="validation_file")
+    numbers = resolve_hyperparameters(asked.asked, spec, training_file.n_rows or 1, on_cpu=gpu.type == "CPU")
+    await require_funds(session, org_id)
+    job = _new_job(job_id, org_id, asked, spec, adapter)
+    job.gpu, job.hyperparameters = str(gpu), numbers
+    await queue.enqueue(session, job)
+    return await session.get_one(Job, job_id, populate_existing=True)
+
+
+async def plan_gpu(
+    session: AsyncSession,
+    catalog: Catalog,
+    org_id: str,
+    asked: JobCreate,
+    *,
+    present: Sequence[GpuChoice],
+    fallback: bool,
+) -> GpuChoice:
+    """Where the job shall run. Raises UnknownModel, WrongGpu, BadRequest for a model that is not to be trained."""
+    spec, _ = await resolve(session, catalog, org_id, asked.model)
+    if not spec.trainable:
+        raise BadRequest(f"{spec.id} can be served, but not fine-tuned.", param="model")
+    return choose_gpu(spec, asked.gpu_preference, present, fallback=fallback)
+
+
+def _new_job(job_id: str, org_id: str, asked: JobCreate, spec: ModelSpec, adapter: AdapterRef | None) -> Job:
+    return Job(
+        id=job_id,
+        org_id=org_id,
+        model=asked.model if adapter else spec.id,
+        base_model=spec.id,
+        init_adapter=f"{adapter.job_id}/{adapter.folder}" if adapter else None,
+        training_type="sft",
+        training_file=asked.training_file,
+        validation_file=asked.validation_file,
+        suffix=asked.suffix,
+        seed=asked.seed if asked.seed is not None else random.randrange(2**31),  # noqa: S311 - no secret
+        job_metadata=asked.metadata or {},
+        result_files=[],
+        trained_tokens=0,
+        gpu_seconds=0.0,
+        last_seq=0,
+        metrics_offset=0,
+        attempts=0,
+        lease_token=0,
+        created_at=time.time(),
+    )
+
+
+async def get_job(session: AsyncSession, org_id: str, job_id: str) -> Job:
+    """Raises UnknownJob."""
+    job = await session.scalar(select(Job).where(Job.id == job_id, Job.org_id == org_id))
+    if job is None:
+        raise UnknownJob(job_id)
+    return job
+
+
+async def list_jobs(session: AsyncSession, org_id: str, query: PageQuery, metadata: Mapping[str, str]) -> Page[Job]:
+    rows = select(Job).where(Job.org_id == org_id)
+    for key, value in metadata.items():
+        rows = rows.where(Job.job_metadata[key].as_string() == value)
+    return await paginate(session, rows, Job.id, query)
+
+
+async def list_events(session: AsyncSession, job: Job, query: PageQuery) -> Page[JobEvent]:
+    return await paginate(session, select(JobEvent).where(JobEvent.job_id == job.id), JobEvent.seq, query)
+
+
+async def seq_of(session: AsyncSession, job: Job, event_id: str | None) -> int:
+    """Where in the job's history an event is; 0 for none. Raises BadRequest for an unknown one."""
+    if event_id is None:
+        return 0
+    event = select(JobEvent.seq).where(JobEvent.job_id == job.id, JobEvent.id == event_id)
+    seq = await session.scalar(event)
+    if seq is None:
+        raise BadRequest("after: there is no such event to continue from.", param="after")
+    return seq
+
+
+async def list_checkpoints(session: AsyncSession, job: Job, query: PageQuery) -> Page[Checkpoint]:
+    return await paginate(session, select(Checkpoint).where(Checkpoint.job_id == job.id), Checkpoint.step, query)
+
+
+def metadata_filter(params: Mapping[str, Any]) -> dict[str, str]:
+    """`metadata[k]=v` in a query string -> `{k: v}`."""
+    return {
+        name[len("metadata[") : -1]: value
+        for name, value in params.items()
+        if name.startswith("metadata[") and name.endswith("]")
+    }

@@ -1,0 +1,125 @@
+"""create_app: resources, routers, error handlers; no rules."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Literal
+
+from fastapi import APIRouter, FastAPI, Request
+from pydantic import BaseModel
+from starlette.responses import JSONResponse
+
+from app.billing.charges import Charges
+from app.billing.router import router as billing
+from app.catalog.load import load_catalog
+from app.devices.inventory import find_devices
+from app.engines.pool import Draining, EnginePool
+from app.engines.router import router as warmup
+from app.engines.warmup import Warmups
+from app.error_handlers import install_error_handlers, respond
+from app.files.router import router as files
+from app.files.storage import Storage
+from app.inference.chat import router as chat
+from app.inference.chat import router as responses
+from app.inference.models import router as models
+from app.jobs.router import router as jobs
+from app.orgs.auth import RequireKey
+from app.orgs.keys import KeyRing
+from app.request_id import RequestId
+from app.settings import Settings
+from app.store.migrate import migrate
+from app.store.session import Store
+from app.upkeep.loops import start_loops
+from app.upkeep.publish import Publisher
+
+ROUTERS = (chat, responses, files, jobs, models, warmup, billing)
+PREFIX, ALIASES = "/api/v1", ("/api", "/v1")
+
+
+class Health(BaseModel):
+    status: Literal["ok"]
+
+
+class ErrorDetail(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(BaseModel):
+    """What every answer other than 200 says."""
+
+    detail: str
+    error: ErrorDetail
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Raises WrongCatalog. Nothing is opened before the server starts."""
+    catalog = load_catalog(settings.catalog)
+    app = FastAPI(
+        title="Loam",
+        summary="Train, serve, meter: the agent-learning API on your own hardware.",
+        version="0.1.0",
+        lifespan=lifespan,
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
+        responses={status: {"model": ErrorBody} for status in (400, 401, 402, 404, 413, 429, 503)},
+    )
+    app.state.settings = settings
+    app.state.catalog = catalog
+    app.state.catalog_loaded_at = time.time()
+    app.state.devices = find_devices(settings, catalog)
+    app.state.draining = False
+    include_routers(app)
+    app.add_middleware(RequireKey)
+    app.add_middleware(RequestId, simulated=settings.simulate)
+    install_error_handlers(app)
+    return app
+
+
+def include_routers(app: FastAPI) -> None:
+    """The documented routes, and the same handlers where other clients look for them."""
+    for router in ROUTERS:
+        app.include_router(router, prefix=PREFIX)
+        for alias in ALIASES:
+            app.include_router(router, prefix=alias, include_in_schema=False)
+    app.include_router(chat, prefix="/api/inference/v1", include_in_schema=False)
+    health = APIRouter(tags=["health"])
+    health.add_api_route("/health", get_health, response_model=Health)
+    app.include_router(health)
+    app.include_router(health, prefix="/api", include_in_schema=False)
+
+
+async def get_health(request: Request) -> JSONResponse:
+    """200 while new work is taken, 503 once the server is shutting down. Needs no key."""
+    if request.app.state.draining:
+        return respond(Draining())
+    return JSONResponse({"status": "ok"})
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    state = app.state
+    settings: Settings = state.settings
+    storage = state.storage = Storage(settings.data_dir)
+    store = state.store = Store(settings.store_url)
+    await migrate(store)
+    state.key_ring = KeyRing(store, cache_seconds=settings.key_cache_seconds)
+    charges = state.charges = Charges(store)
+    pool = state.pool = EnginePool(settings, store, storage, state.devices)
+    await pool.sweep()
+    warmups = state.warmups = Warmups(pool, charges, state.catalog)
+    loops = start_loops(settings, store, pool, Publisher(settings, store, storage, state.catalog, pool), storage)
+    try:
+        yield
+    finally:
+        state.draining = True
+        for loop in loops:
+            loop.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
+        await warmups.close()
+        await pool.drain(grace_seconds=settings.shutdown_grace_seconds)
+        await charges.settle()
+        await store.close()

@@ -1,0 +1,66 @@
+"""Lets nobody in without a key, before a byte of the body is read."""
+
+from typing import Annotated
+
+import structlog
+from fastapi import Depends, Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.error_handlers import HANDLED, respond
+from app.errors import APIError
+from app.orgs.keys import CurrentKey, KeyRing
+
+OPEN_PATHS = frozenset({"/health", "/api/health", "/openapi.json", "/docs", "/redoc"})
+
+
+class InvalidKey(APIError):
+    """One answer for a key that is missing, malformed, unknown, revoked or expired."""
+
+    status_code, type, code = 401, "authentication_error", "invalid_api_key"
+    headers = {"WWW-Authenticate": "Bearer"}
+
+    def __init__(self) -> None:
+        super().__init__("No valid API key was given. Send it as: Authorization: Bearer <key>")
+
+
+class RequireKey:
+    """ASGI middleware: deny by default, judged by the path that will be routed and nothing the client rebuilt."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+            return await self._app(scope, receive, send)
+        try:
+            key = await self._authenticate(scope)
+        except HANDLED as error:
+            return await respond(error)(scope, receive, send)
+        scope.setdefault("state", {})["key"] = key
+        structlog.contextvars.bind_contextvars(org=key.org_id, key=key.key_id)
+        return await self._app(scope, receive, send)
+
+    async def _authenticate(self, scope: Scope) -> CurrentKey:
+        ring: KeyRing = scope["app"].state.key_ring
+        sent = bearer_token(scope)
+        key = await ring.authenticate(sent) if sent else None
+        if key is None:
+            raise InvalidKey
+        return key
+
+
+def bearer_token(scope: Scope) -> str | None:
+    """The token of the one `Authorization` header, if it has the right form."""
+    values = [value for name, value in scope["headers"] if name == b"authorization"]
+    if len(values) != 1 or values[0][:7].lower() != b"bearer ":
+        return None
+    token = values[0][7:].strip()
+    return token.decode() if token.isascii() and len(token) <= 256 else None
+
+
+def get_current_org(request: Request) -> str:
+    key: CurrentKey = request.state.key
+    return key.org_id
+
+
+CurrentOrg = Annotated[str, Depends(get_current_org)]

@@ -1,0 +1,64 @@
+"""API keys: made once, kept as hashes, looked up through a short-lived cache."""
+
+import hashlib
+import hmac
+import secrets
+import time
+from dataclasses import dataclass
+
+from cachetools import TTLCache
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.ids import new_id
+from app.store.session import Store
+from app.store.tables import ApiKey, Org
+
+PREFIX = "sk-loam-"
+
+
+@dataclass(frozen=True)
+class CurrentKey:
+    """Who is asking: an organisation, by one of its keys."""
+
+    org_id: str
+    key_id: str
+
+
+def hash_key(key: str) -> str:
+    """Keys carry 256 random bits, so a plain SHA-256 cannot be guessed back."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+async def create_key(session: AsyncSession, org: Org, *, name: str) -> str:
+    """The new key itself: the only time it can be seen."""
+    key = PREFIX + secrets.token_urlsafe(32)
+    row = ApiKey(id=new_id("key"), org_id=org.id, name=name, prefix=key[:12], key_hash=hash_key(key))
+    session.add(row)
+    await session.flush()
+    return key
+
+
+class KeyRing:
+    """Authenticates keys. A revoked key is refused once its cache entry has run out."""
+
+    def __init__(self, store: Store, *, cache_seconds: float) -> None:
+        self._store = store
+        self._cache: TTLCache[str, CurrentKey] = TTLCache(maxsize=10_000, ttl=cache_seconds)
+
+    async def authenticate(self, key: str) -> CurrentKey | None:
+        """None for a key that is unknown, revoked or expired."""
+        key_hash = hash_key(key)
+        known = self._cache.get(key_hash) or await self._look_up(key_hash)
+        if known:
+            self._cache.setdefault(key_hash, known)
+        return known
+
+    async def _look_up(self, key_hash: str) -> CurrentKey | None:
+        async with self._store.read() as session:
+            row = await session.scalar(select(ApiKey).where(ApiKey.key_hash == key_hash))
+        if row is None or not hmac.compare_digest(row.key_hash, key_hash) or row.revoked_at:
+            return None
+        if row.expires_at is not None and row.expires_at <= time.time():
+            return None
+        return CurrentKey(row.org_id, row.id)

@@ -1,0 +1,55 @@
+"""Children in process groups of their own, which never outlive the process that started them."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+from app import tied
+
+
+async def spawn(
+    argv: Sequence[str],
+    *,
+    log: IO[bytes] | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> asyncio.subprocess.Process:
+    """Start `argv` as the leader of a new process group; `env` is added to our own environment.
+
+    Linux kills the leader when this process dies, however it dies.
+    """
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-SEP", tied.__file__),
+        str(os.getpid()),
+        *argv,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        env={**os.environ, **(env or {})},
+        cwd=cwd,
+        start_new_session=True,
+    )
+
+
+def signal_group(pgid: int, number: signal.Signals) -> bool:
+    """Whether there was anybody in the group to hear it."""
+    try:
+        os.killpg(pgid, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+async def end_group(process: asyncio.subprocess.Process, *, grace_seconds: float) -> None:
+    """SIGTERM to the leader's group, grace, SIGKILL, wait. A leader that has gone may have left others behind."""
+    if process.returncode is None and signal_group(process.pid, signal.SIGTERM):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace_seconds):
+                await process.wait()
+    signal_group(process.pid, signal.SIGKILL)
+    await process.wait()

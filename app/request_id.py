@@ -1,0 +1,34 @@
+"""Every request gets an id: in its log lines, its charge, and the header `x-request-id`."""
+
+import structlog
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.ids import new_id
+
+
+class RequestId:
+    """ASGI middleware; says too when the answers are simulated."""
+
+    def __init__(self, app: ASGIApp, *, simulated: bool) -> None:
+        self._app = app
+        self._simulated = simulated
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = new_id("req")
+        scope.setdefault("state", {})["request_id"] = request_id
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request=request_id)
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                if self._simulated:
+                    headers["x-loam-simulated"] = "true"
+            await send(message)
+
+        await self._app(scope, receive, send_with_id)

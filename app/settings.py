@@ -1,0 +1,78 @@
+"""Every knob of the server; the only reader of the environment."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Settings(BaseSettings):
+    """Each field is the environment variable `LOAM_<FIELD>`; a `.env` file is read too."""
+
+    model_config = SettingsConfigDict(env_prefix="LOAM_", env_file=".env", extra="ignore")
+
+    # where things are
+    data_dir: Path = Path(".loam")
+    database_url: str | None = Field(None, description="SQLAlchemy URL; SQLite in the data dir when unset")
+    catalog: Path = ROOT / "models.yaml"
+
+    # the gateway
+    host: str = "127.0.0.1"
+    port: int = 8000
+    key_cache_seconds: PositiveFloat = 2.0
+    max_file_bytes: PositiveInt = 1 << 30
+    max_body_bytes: PositiveInt = 16 << 20
+    shutdown_grace_seconds: PositiveFloat = 20.0
+    welcome_credit_cents: int = 10_000
+    log_level: str = "info"
+
+    # engines
+    engine_python: Path = Path(sys.executable)
+    engine_extra_args: list[str] = []
+    cold_start_seconds: PositiveFloat = 600.0
+    stream_silence_seconds: PositiveFloat = 120.0
+    keep_alive_seconds: PositiveFloat = 10.0
+    engine_idle_seconds: PositiveFloat = 1800.0
+    engine_stop_seconds: PositiveFloat = 10.0
+    cpu_kv_cache_gib: PositiveInt = 1
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
+    max_loras: PositiveInt = 4
+    max_cpu_loras: PositiveInt = 32
+    gpu_fallback: bool = False
+
+    # devices
+    cpu_slots: PositiveInt = 2
+    devices: list[str] | None = Field(None, description='what to believe instead of looking: ["A100:2", "H100:8"]')
+
+    # training
+    lease_seconds: PositiveFloat = 30.0
+    poll_seconds: PositiveFloat = 0.5
+    max_attempts: PositiveInt = 5
+    checkpoint_every_steps: PositiveInt = 50
+    keep_checkpoints: PositiveInt = 3
+
+    # the simulated engine and recipe
+    simulate: bool = False
+    simulate_tokens_per_second: float = 200.0
+    simulate_start_seconds: float = 0.0
+    simulate_training_seconds: float = 2.0
+    simulate_faults: list[str] = []
+    simulate_training_faults: list[str] = []
+
+    def as_environment(self) -> dict[str, str]:
+        """What a child process needs to read the same settings."""
+        given = self.model_dump(mode="json", exclude_unset=True)
+        return {
+            f"LOAM_{name.upper()}": value if isinstance(value, str) else orjson.dumps(value).decode()
+            for name, value in given.items()
+            if value is not None
+        }
+
+    @property
+    def store_url(self) -> str:
+        return self.database_url or f"sqlite+aiosqlite:///{self.data_dir.resolve() / 'loam.db'}"

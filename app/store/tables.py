@@ -1,0 +1,196 @@
+"""All tables on one page."""
+
+import time
+from typing import Any
+
+from sqlalchemy import ForeignKey, Index, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.store.base import Base
+
+
+class Org(Base):
+    __tablename__ = "orgs"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    created_at: Mapped[float] = mapped_column(default=time.time)
+
+
+class ApiKey(Base):
+    """Only the SHA-256 of a key is kept; `prefix` is what people recognise it by."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    org_id: Mapped[str] = mapped_column(ForeignKey("orgs.id"), index=True)
+    name: Mapped[str]
+    prefix: Mapped[str]
+    key_hash: Mapped[str] = mapped_column(unique=True)
+    created_at: Mapped[float] = mapped_column(default=time.time)
+    expires_at: Mapped[float | None]
+    revoked_at: Mapped[float | None]
+
+
+class File(Base):
+    """`status_details` says why a file is unusable; the bytes are in storage under the id, until it is deleted."""
+
+    __tablename__ = "files"
+    __table_args__ = (Index(None, "org_id", "created_at", "id"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    org_id: Mapped[str] = mapped_column(ForeignKey("orgs.id"))
+    filename: Mapped[str]
+    purpose: Mapped[str]
+    size_bytes: Mapped[int]
+    sha256: Mapped[str]
+    n_rows: Mapped[int | None]
+    status: Mapped[str]
+    status_details: Mapped[str | None]
+    problems: Mapped[list[Any] | None]
+    created_at: Mapped[float] = mapped_column(default=time.time)
+    deleted_at: Mapped[float | None]
+
+
+class Job(Base):
+    """A fine-tune, and its own queue entry.
+
+    `stage` is what a running job needs next: a worker to `train` it, then a gateway to `publish` it. Whoever
+    works on it holds a lease; `lease_token` grows with every claim and fences off those who lost theirs.
+    `metrics_offset` is how many bytes of the run's metrics have become events.
+    """
+
+    __tablename__ = "jobs"
+    __table_args__ = (Index(None, "org_id", "created_at", "id"), Index(None, "status", "stage", "created_at"))
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    org_id: Mapped[str] = mapped_column(ForeignKey("orgs.id"))
+    status: Mapped[str]
+    stage: Mapped[str]
+    model: Mapped[str]
+    base_model: Mapped[str]
+    init_adapter: Mapped[str | None]
+    gpu: Mapped[str]
+    training_type: Mapped[str]
+    training_file: Mapped[str]
+    validation_file: Mapped[str | None]
+    suffix: Mapped[str | None]
+    seed: Mapped[int]
+    hyperparameters: Mapped[dict[str, Any]]
+    job_metadata: Mapped[dict[str, Any]]
+    result_files: Mapped[list[Any]]
+    fine_tuned_model: Mapped[str | None]
+    error: Mapped[dict[str, Any] | None]
+    trained_tokens: Mapped[int]
+    gpu_seconds: Mapped[float]
+    last_seq: Mapped[int]
+    metrics_offset: Mapped[int]
+    attempts: Mapped[int]
+    lease_holder: Mapped[str | None]
+    lease_token: Mapped[int]
+    lease_expires_at: Mapped[float | None]
+    created_at: Mapped[float] = mapped_column(default=time.time)
+    updated_at: Mapped[float] = mapped_column(default=time.time)
+    started_at: Mapped[float | None]
+    finished_at: Mapped[float | None]
+
+
+class JobEvent(Base):
+    """What happened to a job; `seq` is dense from 1."""
+
+    __tablename__ = "job_events"
+    __table_args__ = (UniqueConstraint("job_id", "seq"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    seq: Mapped[int]
+    level: Mapped[str]
+    type: Mapped[str]
+    event_type: Mapped[str]
+    message: Mapped[str]
+    data: Mapped[dict[str, Any]]
+    created_at: Mapped[float] = mapped_column(default=time.time)
+
+
+class Checkpoint(Base):
+    """A PEFT folder in storage, chat-able as `<fine-tuned model>:ckpt-step-<step>`."""
+
+    __tablename__ = "checkpoints"
+    __table_args__ = (UniqueConstraint("job_id", "step"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    step: Mapped[int]
+    metrics: Mapped[dict[str, Any]]
+    created_at: Mapped[float] = mapped_column(default=time.time)
+
+
+class Adapter(Base):
+    """A published fine-tune. `id` is its immutable name inside engines, `name` the public `ft:…` one."""
+
+    __tablename__ = "adapters"
+    __table_args__ = (Index(None, "org_id", "created_at", "id"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    org_id: Mapped[str] = mapped_column(ForeignKey("orgs.id"))
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), unique=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    base_model: Mapped[str]
+    created_at: Mapped[float] = mapped_column(default=time.time)
+    deleted_at: Mapped[float | None]
+
+
+class LedgerEntry(Base):
+    """Append-only. `source` names what is charged or credited, so that a repeat is harmless."""
+
+    __tablename__ = "ledger_entries"
+    __table_args__ = (Index(None, "org_id", "created_at"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    org_id: Mapped[str] = mapped_column(ForeignKey("orgs.id"))
+    source: Mapped[str] = mapped_column(unique=True)
+    kind: Mapped[str]
+    amount_micros: Mapped[int]
+    model: Mapped[str | None]
+    gpu: Mapped[str | None]
+    prompt_tokens: Mapped[int]
+    cached_tokens: Mapped[int]
+    completion_tokens: Mapped[int]
+    trained_tokens: Mapped[int]
+    gpu_seconds: Mapped[float]
+    created_at: Mapped[float] = mapped_column(default=time.time)
+
+
+class StoredResponse(Base):
+    """A Responses object as it was answered, the items it was asked with, and the one it continues."""
+
+    __tablename__ = "stored_responses"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    org_id: Mapped[str] = mapped_column(ForeignKey("orgs.id"), index=True)
+    previous_response_id: Mapped[str | None]
+    input_items: Mapped[list[Any]]
+    body: Mapped[dict[str, Any]]
+    created_at: Mapped[float] = mapped_column(default=time.time)
+
+
+class IdempotencyKey(Base):
+    """What a creating POST under an `Idempotency-Key` made, and a hash of what it was asked."""
+
+    __tablename__ = "idempotency_keys"
+
+    org_id: Mapped[str] = mapped_column(ForeignKey("orgs.id"), primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    request_hash: Mapped[str]
+    object_id: Mapped[str]
+    created_at: Mapped[float] = mapped_column(default=time.time)
+
+
+class DeviceLease(Base):
+    """Who uses a device (`host/TYPE/index`): an engine of a gateway, or a job."""
+
+    __tablename__ = "device_leases"
+
+    device: Mapped[str] = mapped_column(primary_key=True)
+    holder: Mapped[str] = mapped_column(index=True)
+    expires_at: Mapped[float]

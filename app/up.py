@@ -1,0 +1,150 @@
+"""`loam up` and `loam serve`: uvicorn, a worker beside it, and what a first start says."""
+
+import asyncio
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+import structlog
+import uvicorn
+from rich.console import Console
+
+from app.billing.ledger import Entry, append
+from app.errors import APIError
+from app.logs import configure_logging
+from app.main import create_app
+from app.orgs.keys import create_key
+from app.orgs.service import create_org, list_orgs
+from app.processes import end_group, spawn
+from app.settings import Settings
+from app.store.migrate import migrate
+from app.store.session import Store
+
+log = structlog.get_logger()
+
+MICROS_PER_CENT = 10_000
+RESTART_SECONDS = 1.0
+
+
+class CannotStart(Exception):
+    """The message tells what to do about it."""
+
+
+def run_up(settings: Settings, *, with_worker: bool) -> int:
+    """Until SIGTERM or Ctrl-C; the exit status. Raises CannotStart, WrongCatalog."""
+    configure_logging(settings.log_level)
+    return asyncio.run(_up(settings, with_worker))
+
+
+async def _up(settings: Settings, with_worker: bool) -> int:
+    listener = _listen(settings)
+    app = create_app(settings)
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    server = Server(settings, app, await _first_key(settings))
+    worker = asyncio.create_task(_keep_worker(settings)) if with_worker else None
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        if worker:
+            worker.cancel()
+            with suppress(asyncio.CancelledError):
+                await worker
+    return 0 if server.started else 1
+
+
+def _listen(settings: Settings) -> socket.socket:
+    try:
+        return socket.create_server((settings.host, settings.port), backlog=2048)
+    except OSError as error:
+        other = f"loam up --port {settings.port + 1}"
+        raise CannotStart(f"{settings.host}:{settings.port} cannot be used ({error.strerror}). Try: {other}") from error
+
+
+async def _first_key(settings: Settings) -> str | None:
+    """On the very first start: the organisation `default` with credit, and its key."""
+    store = Store(settings.store_url)
+    try:
+        await migrate(store)
+        async with store.begin() as session:
+            if await list_orgs(session):
+                return None
+            org = await create_org(session, "default")
+            await append(session, welcome_credit(settings, org.id))
+            return await create_key(session, org, name="first")
+    except APIError:  # another gateway was quicker
+        return None
+    finally:
+        await store.close()
+
+
+def welcome_credit(settings: Settings, org_id: str) -> Entry:
+    amount = settings.welcome_credit_cents * MICROS_PER_CENT
+    return Entry(org_id=org_id, source=f"welcome:{org_id}", kind="credit", amount_micros=amount)
+
+
+async def _keep_worker(settings: Settings) -> None:
+    """A worker, and another one whenever it dies; ended with us."""
+    while True:
+        process = await spawn([sys.executable, "-m", "workers.worker"], env=settings.as_environment())
+        try:
+            status = await process.wait()
+        finally:
+            await end_group(process, grace_seconds=settings.shutdown_grace_seconds)
+        log.error("the worker died; starting another", status=status)
+        await asyncio.sleep(RESTART_SECONDS)
+
+
+class Server(uvicorn.Server):
+    """uvicorn, but a signal ends it with status 0, a second one at once, and it says when it is up."""
+
+    def __init__(self, settings: Settings, app: object, first_key: str | None) -> None:
+        config = uvicorn.Config(
+            app,  # type: ignore[arg-type]
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=int(settings.shutdown_grace_seconds),
+        )
+        super().__init__(config)
+        self._settings = settings
+        self._first_key = first_key
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            announce(self._settings, self._first_key)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+
+def announce(settings: Settings, first_key: str | None) -> None:
+    """Where it is, and on the first start the key that is never shown again."""
+    console = Console(soft_wrap=True, highlight=False)
+    url = f"http://{settings.host}:{settings.port}"
+    simulated = " [yellow](simulated engines)[/yellow]" if settings.simulate else ""
+    console.print(f"[bold]Loam[/bold] is up on [bold]{url}[/bold]{simulated}; the API is described at {url}/docs")
+    if first_key is None:
+        console.print("A key for it: loam keys create --org default")
+        return
+    body = '{"model": "loam/demo", "messages": [{"role": "user", "content": "What is the capital of France?"}]}'
+    console.print("\nThe key of the organisation 'default', shown only this once:\n")
+    console.print(f"  {first_key}\n", style="bold green")
+    console.print("Try it:\n")
+    console.print(
+        f"curl {url}/v1/chat/completions -H 'Authorization: Bearer {first_key}' "
+        f"-H 'Content-Type: application/json' -d '{body}'\n",
+        markup=False,
+    )

@@ -1,0 +1,54 @@
+"""What a gateway does beside answering: publish, share devices, look after its engines, sweep."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import structlog
+from sqlalchemy import select
+
+from app.engines.pool import EnginePool
+from app.files.storage import Storage
+from app.settings import Settings
+from app.store.session import Store
+from app.store.tables import File
+from app.upkeep.publish import Publisher
+from app.upkeep.sharing import make_room
+
+log = structlog.get_logger()
+
+Step = Callable[[], Awaitable[object]]
+
+ORPHAN_FILE_SECONDS = 3600.0
+
+
+def start_loops(
+    settings: Settings, store: Store, pool: EnginePool, publisher: Publisher, storage: Storage
+) -> list[asyncio.Task[None]]:
+    """The caller cancels them."""
+    steps: list[tuple[str, Step, float]] = [
+        ("publish", publisher.step, settings.poll_seconds),
+        ("share devices", lambda: make_room(store, pool), 2 * settings.poll_seconds),
+        ("look after engines", pool.look_after, settings.lease_seconds / 4),
+        ("sweep files", lambda: sweep_files(store, storage), ORPHAN_FILE_SECONDS),
+    ]
+    return [asyncio.create_task(repeat(*step)) for step in steps]
+
+
+async def repeat(name: str, step: Step, pause_seconds: float) -> None:
+    """Until cancelled. A step that fails is logged and tried again: the database may be away for a while."""
+    while True:
+        try:
+            await step()
+        except Exception:
+            log.exception("upkeep failed; trying again", step=name)
+        await asyncio.sleep(pause_seconds)
+
+
+async def sweep_files(store: Store, storage: Storage) -> None:
+    """Remove bytes that no row knows: what an upload left that was cut off by a crash."""
+    async with store.read() as session:
+        known = set(await session.scalars(select(File.id)))
+    swept = storage.sweep(known, older_than=time.time() - ORPHAN_FILE_SECONDS)
+    if swept:
+        log.info("swept files of broken uploads", files=swept)

@@ -1,0 +1,214 @@
+"""One job's training: the recipe as a child process, its reports as events, and the lease held beside it."""
+
+import asyncio
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+import structlog
+from sqlalchemy import delete
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.catalog.spec import Catalog, GpuChoice
+from app.devices import leases
+from app.devices.inventory import Device
+from app.files.storage import Storage
+from app.ids import new_id
+from app.jobs import queue
+from app.jobs.events import record
+from app.jobs.queue import Lease, LeaseLost
+from app.jobs.states import Status
+from app.processes import end_group, spawn
+from app.settings import Settings
+from app.store.session import Store, insert_if_absent
+from app.store.tables import Checkpoint, Job
+from workers.metrics import Told, read_new, tell
+
+log = structlog.get_logger()
+
+INTERRUPTED = 75  # the recipe's exit status after a SIGTERM, with a checkpoint written
+CANCEL_GRACE_SECONDS = 3.0
+LOG_TAIL_CHARS = 2000
+
+
+class Run:
+    """Created for a claimed job; `finish()` sees it to its end, whichever that is."""
+
+    def __init__(
+        self, settings: Settings, store: Store, storage: Storage, job: Job, lease: Lease, devices: Sequence[Device]
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._job = job
+        self._lease = lease
+        self._devices = devices
+        self._storage = storage
+        self._folder = storage.run(job.id)
+        self._offset = job.metrics_offset
+        self._trained_tokens = job.trained_tokens
+        self._error: dict[str, Any] | None = None
+        self._counted_at = time.monotonic()
+
+    async def finish(self, catalog: Catalog, stop: asyncio.Event) -> None:
+        """Train until the recipe ends, the lease is lost, or `stop` is set."""
+        self._prepare(catalog)
+        module = "workers.simulated_sft" if self._settings.simulate else "workers.sft"
+        with (self._folder / "log.txt").open("ab") as output:
+            child = await spawn([sys.executable, "-m", module, str(self._folder)], log=output, env=self._environment())
+        log.info("training", job=self._job.id, attempt=self._job.attempts)
+        try:
+            await self._follow(child, stop)
+            await self._conclude(child)
+        except LeaseLost:
+            await self._let_go(child)
+        finally:
+            await end_group(child, grace_seconds=self._settings.shutdown_grace_seconds)
+            await self._release_devices()
+
+    def _prepare(self, catalog: Catalog) -> None:
+        """The run's folder and its config; the same for every attempt."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        spec = catalog.find(self._job.base_model)
+        if spec is None:
+            raise LookupError(f"{self._job.base_model} is no longer in the catalog")
+        config = {
+            "job_id": self._job.id,
+            "model_path": spec.weights,
+            "served_model": spec.weights,
+            "training_file": str(self._storage.file(self._job.training_file)),
+            "validation_file": str(self._storage.file(self._job.validation_file))
+            if self._job.validation_file
+            else None,
+            "init_adapter": self._init_adapter(),
+            "device": "cpu" if self._job.gpu == "CPU" or self._settings.simulate else "cuda",
+            "seed": self._job.seed,
+            "checkpoint_every_steps": self._settings.checkpoint_every_steps,
+            "keep_checkpoints": self._settings.keep_checkpoints,
+            "hyperparameters": self._job.hyperparameters,
+        }
+        if self._settings.simulate:
+            faults = self._settings.simulate_training_faults
+            config["simulated"] = {"seconds": self._settings.simulate_training_seconds, "faults": faults}
+        part = self._folder / "config.json.part"
+        part.write_bytes(orjson.dumps(config, option=orjson.OPT_INDENT_2))
+        part.rename(self._folder / "config.json")
+
+    def _validation_file(self) -> str | None:
+        return str(self._storage.file(self._job.validation_file)) if self._job.validation_file else None
+
+    def _init_adapter(self) -> str | None:
+        if self._job.init_adapter is None:
+            return None
+        job_id, _, folder = self._job.init_adapter.partition("/")
+        return str(self._storage.adapter(job_id, folder))
+
+    def _environment(self) -> dict[str, str]:
+        env = {"TOKENIZERS_PARALLELISM": "false"}
+        if self._job.gpu != "CPU":
+            env["CUDA_VISIBLE_DEVICES"] = ",".join(str(device.index) for device in self._devices)
+        return env
+
+    async def _follow(self, child: asyncio.subprocess.Process, stop: asyncio.Event) -> None:
+        """Report until the child has ended. Raises LeaseLost."""
+        ended = asyncio.create_task(child.wait())
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            while not ended.done():
+                await asyncio.wait(
+                    {ended, stopping}, timeout=self._settings.poll_seconds, return_when="FIRST_COMPLETED"
+                )
+                if stopping.done():
+                    await end_group(child, grace_seconds=self._settings.shutdown_grace_seconds)
+                await self._report_if_possible()
+        finally:
+            stopping.cancel()
+            ended.cancel()
+
+    async def _report_if_possible(self) -> None:
+        """A database that is away does not end a training: what is not told now is told later."""
+        try:
+            await self._report()
+        except (DBAPIError, OSError) as error:
+            log.warning("cannot report just now", job=self._job.id, error=repr(error)[:300])
+
+    async def _report(self) -> None:
+        """One transaction: the new events, how far they reach in the file, the GPU time, and the lease."""
+        records, offset = read_new(self._folder / "metrics.jsonl", self._offset)
+        now = time.monotonic()
+        gpu_seconds = (now - self._counted_at) * GpuChoice.parse(self._job.gpu).count
+        trained = max([self._trained_tokens, *(r.get("trained_tokens", 0) for r in records)])
+        async with self._store.begin() as session:
+            await queue.heartbeat(
+                session,
+                self._lease,
+                lease_seconds=self._settings.lease_seconds,
+                metrics_offset=offset,
+                trained_tokens=trained,
+            )
+            await queue.use_gpus(session, self._lease, gpu_seconds)
+            await leases.extend(session, self._job.id, seconds=self._settings.lease_seconds)
+            for told in [event for r in records for event in tell(r, attempt=self._job.attempts)]:
+                await self._tell(session, told)
+            await self._keep_checkpoints(session, records)
+        self._offset, self._trained_tokens, self._counted_at = offset, trained, now
+        self._error = next((r for r in reversed(records) if r["kind"] == "error"), self._error)
+
+    async def _tell(self, session: AsyncSession, told: Told) -> None:
+        await record(session, self._job.id, told.event_type, told.message, level=told.level, data=told.data)
+
+    async def _keep_checkpoints(self, session: AsyncSession, records: Sequence[dict[str, Any]]) -> None:
+        """A row for each new checkpoint folder; the rows of folders that the recipe has pruned go."""
+        new = [r for r in records if r["kind"] == "checkpoint"]
+        if not new:
+            return
+        for r in new:
+            row = {"id": new_id("ftckpt"), "job_id": self._job.id, "step": r["step"], "created_at": time.time()}
+            metrics = {"step": r["step"], "train_loss": r["train_loss"]}
+            await session.execute(insert_if_absent(session, Checkpoint).values(**row, metrics=metrics))
+        kept = [int(path.name.removeprefix("step-")) for path in (self._folder / "checkpoints").glob("step-*[0-9]")]
+        gone = delete(Checkpoint).where(Checkpoint.job_id == self._job.id, Checkpoint.step.not_in(kept))
+        await session.execute(gone)
+
+    async def _conclude(self, child: asyncio.subprocess.Process) -> None:
+        """The recipe has ended: say how. Raises LeaseLost."""
+        async with self._store.begin() as session:
+            if child.returncode == 0:
+                await queue.hand_over(session, self._lease)
+            elif child.returncode == INTERRUPTED:
+                await queue.give_back(session, self._lease)
+            elif self._error:
+                await queue.fail(session, self._lease, code=self._error["code"], message=self._error["message"])
+            elif self._job.attempts < self._settings.max_attempts:
+                log.error("the recipe died", job=self._job.id, status=child.returncode, log=self._log_tail())
+                await queue.retry_later(session, self._lease, after_seconds=1.0)
+            else:
+                message = f"Training ended unexpectedly {self._job.attempts} times (status {child.returncode})."
+                await queue.fail(session, self._lease, code="training_crashed", message=message)
+
+    async def _let_go(self, child: asyncio.subprocess.Process) -> None:
+        """The job is over, paused or somebody else's: a paused one shall still write its checkpoint."""
+        async with self._store.read() as session:
+            job = await session.get_one(Job, self._job.id)
+        log.info("job let go", job=job.id, status=job.status)
+        paused = job.status == Status.PAUSED
+        grace = self._settings.shutdown_grace_seconds if paused else CANCEL_GRACE_SECONDS
+        await end_group(child, grace_seconds=grace)
+
+    async def _release_devices(self) -> None:
+        async with self._store.begin() as session:
+            await leases.release(session, self._job.id)
+
+    def _log_tail(self) -> str:
+        return tail(self._folder / "log.txt")
+
+
+def tail(path: Path) -> str:
+    """The end of a log, for our own log: its lines may show paths, so clients never see them."""
+    with path.open("rb") as file:
+        file.seek(0, 2)
+        file.seek(max(0, file.tell() - LOG_TAIL_CHARS))
+        return file.read().decode("utf-8", "replace")

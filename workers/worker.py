@@ -1,0 +1,121 @@
+"""The worker: claims jobs that its devices can run, one at a time, until it is told to stop."""
+
+import asyncio
+import os
+import signal
+import socket
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+
+from app.catalog.load import load_catalog
+from app.catalog.spec import Catalog, GpuChoice
+from app.devices import leases
+from app.devices.inventory import Device, as_choices, find_devices
+from app.files.storage import Storage
+from app.jobs import queue
+from app.jobs.queue import Lease
+from app.jobs.states import Stage
+from app.logs import configure_logging
+from app.settings import Settings
+from app.store.migrate import migrate
+from app.store.session import Store
+from app.store.tables import Job
+from workers.run import Run
+
+log = structlog.get_logger()
+
+
+class NoDevices(Exception):
+    """There is a job, but its devices are in use: roll the claim back."""
+
+
+async def work(settings: Settings) -> None:
+    """Until SIGTERM or SIGINT: a running job then writes a checkpoint and goes back into the queue."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    catalog = load_catalog(settings.catalog)
+    storage, store = Storage(settings.data_dir), Store(settings.store_url)
+    devices = find_devices(settings, catalog)
+    await migrate(store)
+    log.info("worker ready", devices=[str(choice) for choice in as_choices(devices)])
+    while not stop.is_set():
+        if not await _work_on_next(settings, store, storage, catalog, devices, stop):
+            await _pause(stop, settings.poll_seconds)
+    await store.close()
+
+
+async def _work_on_next(
+    settings: Settings, store: Store, storage: Storage, catalog: Catalog, devices: list[Device], stop: asyncio.Event
+) -> bool:
+    """False when there was nothing to do."""
+    try:
+        claimed = await claim_next(settings, store, devices)
+    except (DBAPIError, OSError) as error:
+        log.warning("the store cannot be reached; trying again", error=repr(error)[:300])
+        return False
+    if claimed is None:
+        return False
+    job, lease, held = claimed
+    if job.attempts > settings.max_attempts:
+        await _give_up(store, job, lease)
+    else:
+        await Run(settings, store, storage, job, lease, held).finish(catalog, stop)
+    return True
+
+
+async def claim_next(settings: Settings, store: Store, devices: list[Device]) -> tuple[Job, Lease, list[Device]] | None:
+    """The oldest job whose devices are free, and the devices: both, or neither."""
+    holder = f"{socket.gethostname()}:{os.getpid()}"
+    for gpu in _runnable(devices):
+        try:
+            async with store.begin() as session:
+                claimed = await queue.claim(
+                    session, holder, Stage.TRAIN, lease_seconds=settings.lease_seconds, gpus=[str(gpu)]
+                )
+                if claimed is None:
+                    continue
+                job, lease = claimed
+                await leases.release(session, job.id)  # a dead worker may have left them
+                held = await leases.acquire(session, devices, gpu, job.id, seconds=settings.lease_seconds)
+                if not held:
+                    raise NoDevices
+                return job, lease, held
+        except NoDevices:
+            continue
+    return None
+
+
+def _runnable(devices: list[Device]) -> list[GpuChoice]:
+    """Every type in every count that this host has."""
+    return [
+        GpuChoice(type=choice.type, count=count)
+        for choice in as_choices(devices)
+        for count in range(1, choice.count + 1)
+    ]
+
+
+async def _give_up(store: Store, job: Job, lease: Lease) -> None:
+    async with store.begin() as session:
+        message = f"The job was begun {job.attempts - 1} times, and its worker died each time."
+        await queue.fail(session, lease, code="too_many_attempts", message=message)
+        await leases.release(session, job.id)
+
+
+async def _pause(stop: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    except TimeoutError:
+        pass
+
+
+def main() -> None:
+    settings = Settings()
+    configure_logging(settings.log_level)
+    asyncio.run(work(settings))
+
+
+if __name__ == "__main__":
+    main()
