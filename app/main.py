@@ -21,8 +21,8 @@ from app.error_handlers import install_error_handlers, respond
 from app.files.router import router as files
 from app.files.storage import Storage
 from app.inference.chat import router as chat
-from app.inference.chat import router as responses
 from app.inference.models import router as models
+from app.inference.responses import router as responses
 from app.jobs.router import router as jobs
 from app.orgs.auth import RequireKey
 from app.orgs.keys import KeyRing

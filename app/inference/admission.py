@@ -6,12 +6,11 @@ from typing import Any
 import orjson
 from starlette.requests import Request
 
-from app.billing.charges import Charges
 from app.billing.ledger import require_funds
 from app.catalog.resolve import Target, choose_gpu, resolve
 from app.devices.inventory import as_choices
-from app.engines.pool import EnginePool
 from app.errors import APIError, BadRequest, TooLarge
+from app.inference.relay import Relay
 
 
 class UnsupportedEncoding(APIError):
@@ -61,11 +60,6 @@ def wanted_gpu(request: Request, body: Mapping[str, Any]) -> str | None:
     return str(asked) if asked else None
 
 
-def get_pool(request: Request) -> EnginePool:
-    pool: EnginePool = request.app.state.pool
-    return pool
-
-
-def get_charges(request: Request) -> Charges:
-    charges: Charges = request.app.state.charges
-    return charges
+def relay_for(request: Request, target: Target, org_id: str) -> Relay:
+    state = request.app.state
+    return Relay(state.settings, state.pool, state.charges, target, org_id, request.state.request_id)

@@ -9,11 +9,11 @@ from starlette.types import Receive, Scope, Send
 
 from app import sse
 from app.error_handlers import HANDLED, as_api_error, validation_error
-from app.inference.admission import admit, get_charges, get_pool, read_json, wanted_gpu
+from app.inference.admission import admit, read_json, relay_for, wanted_gpu
 from app.inference.bounds import check_messages, check_schema, check_tools
 from app.inference.chat_request import ChatRequest, engine_body
-from app.inference.chunks import ChunkRewriter, parse_usage
-from app.inference.relay import EngineLost, Relay
+from app.inference.chunks import ChunkRewriter
+from app.inference.relay import Relay
 from app.inference.sending import EventStream, until_disconnect
 from app.orgs.auth import CurrentOrg
 
@@ -37,9 +37,7 @@ async def create_chat_completion(request: Request, org_id: CurrentOrg) -> Respon
     body = await read_json(request)
     asked = parse(body)
     target = await admit(request, org_id, asked.model, wanted_gpu(request, body))
-    state = request.app.state
-    relay = Relay(state.settings, get_pool(request), get_charges(request), target, org_id, request.state.request_id)
-    return ChatResponse(relay, asked)
+    return ChatResponse(relay_for(request, target, org_id), asked)
 
 
 def parse(body: dict[str, Any]) -> ChatRequest:
@@ -75,9 +73,7 @@ class ChatResponse(Response):
         await until_disconnect(receive, work)
 
     async def _whole(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._relay.upstream(self._body) as (_, upstream):
-            answer = orjson.loads(await upstream.read())
-        await self._relay.charge(parse_usage(orjson.dumps(answer.get("usage") or {})))
+        answer = await self._relay.read(self._body)
         body = orjson.dumps(completion(answer, model=self._asked.model, gpu=self._gpu))
         headers = {"x-gpu-type": self._gpu}
         await Response(body, media_type="application/json", headers=headers)(scope, receive, send)
@@ -97,25 +93,15 @@ class ChatResponse(Response):
             client_name=self._asked.model,
             keeps_final_usage=self._asked.wants_usage,
         )
-        try:
-            await self._forward(rewriter, stream)
-        except EngineLost:
-            raise
-        except BaseException:  # the client left: what was generated for it is charged
-            await self._relay.charge(rewriter.usage)
-            raise
-        await self._relay.charge(rewriter.usage)
-        await stream.end(sse.DONE)
-
-    async def _forward(self, rewriter: ChunkRewriter, stream: EventStream) -> None:
-        beat = stream.kept_alive(self._relay.settings.keep_alive_seconds)
-        async with beat, self._relay.upstream(self._body) as (engine, response):
-            async for piece in self._relay.pieces(engine, response):
+        async with (
+            stream.kept_alive(self._relay.settings.keep_alive_seconds),
+            self._relay.stream(self._body, rewriter) as pieces,
+        ):
+            async for piece in pieces:
                 events = rewriter.feed(piece)
                 if events:
                     await stream.write(events)
-        if not rewriter.is_done:
-            raise EngineLost("The engine's answer broke off; try again.")
+        await stream.end(sse.DONE)
 
 
 def completion(answer: dict[str, Any], *, model: str, gpu: str) -> dict[str, Any]:

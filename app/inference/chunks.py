@@ -3,10 +3,14 @@
 A chunk's JSON is not parsed. The keys looked for cannot appear inside its strings, where quotes are escaped.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import orjson
 
 from app.billing.prices import Usage
 
+DATA = b"data: "
 DONE = b"data: [DONE]"
 ERROR = b'data: {"error":'
 USAGE = b'"usage":{'
@@ -36,7 +40,7 @@ class ChunkRewriter:
     @property
     def usage(self) -> Usage:
         """Cumulative, of the last chunk that had it."""
-        return parse_usage(self._usage) if self._usage else Usage()
+        return usage_of(orjson.loads(self._usage)) if self._usage else Usage()
 
     def _rewrite(self, event: bytes) -> bytes:
         if event.startswith(DONE):
@@ -57,8 +61,34 @@ class ChunkRewriter:
         return event.replace(self._from, self._to, 1) + b"\n\n"
 
 
-def parse_usage(text: bytes) -> Usage:
-    counts = orjson.loads(text)
+class ChunkReader:
+    """The same stream, parsed, for who makes something else of it."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self.usage = Usage()
+        self.is_done = False
+
+    def feed(self, data: bytes) -> list[dict[str, Any]]:
+        """The chunks that are complete now. Raises EngineError."""
+        *events, self._rest = (self._rest + data).split(b"\n\n")
+        return [chunk for event in events if (chunk := self._read(event))]
+
+    def _read(self, event: bytes) -> dict[str, Any] | None:
+        if event.startswith(DONE):
+            self.is_done = True
+        if event.startswith(ERROR):
+            raise EngineError(event.decode("utf-8", "replace")[:2000])
+        if self.is_done or not event.startswith(DATA):
+            return None
+        chunk: dict[str, Any] = orjson.loads(event[len(DATA) :])
+        if chunk.get("usage"):
+            self.usage = usage_of(chunk["usage"])
+        return chunk
+
+
+def usage_of(counts: Mapping[str, Any]) -> Usage:
+    """From the engine's `usage` object."""
     details = counts.get("prompt_tokens_details") or {}
     return Usage(
         prompt_tokens=counts.get("prompt_tokens") or 0,

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 import orjson
@@ -17,7 +17,7 @@ from app.catalog.resolve import Target
 from app.engines.engine import Engine
 from app.engines.pool import EnginePool
 from app.errors import APIError, BadRequest, Unavailable
-from app.inference.chunks import EngineError
+from app.inference.chunks import EngineError, usage_of
 from app.settings import Settings
 
 log = structlog.get_logger()
@@ -30,6 +30,16 @@ class EngineLost(Unavailable):
 
     code = "engine_error"
     headers = {"Retry-After": "2"}
+
+
+class Meter(Protocol):
+    """Reads an engine's stream."""
+
+    @property
+    def usage(self) -> Usage: ...
+
+    @property
+    def is_done(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -57,8 +67,32 @@ class Relay:
                 log.warning("engine lost", model=self.target.model.id, error=repr(error)[:300])
                 raise EngineLost(f"The engine of {self.target.model.id} stopped while it worked; try again.") from error
 
-    async def pieces(self, engine: Engine, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-        """The body as it comes. Raises EngineLost when nothing comes for too long."""
+    async def read(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The whole answer, charged."""
+        async with self.upstream(body) as (_, response):
+            answer: dict[str, Any] = orjson.loads(await response.read())
+        await self.charge(usage_of(answer.get("usage") or {}))
+        return answer
+
+    @asynccontextmanager
+    async def stream(self, body: Mapping[str, Any], meter: Meter) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The answer's bytes as they come. However the block ends, what `meter` saw of usage is charged by then,
+        unless the engine failed.
+        """
+        try:
+            async with self.upstream(body) as (engine, response):
+                yield self._pieces(engine, response)
+            if not meter.is_done:
+                raise EngineLost("The engine's answer broke off; try again.")
+        except EngineLost:
+            raise
+        except BaseException:  # the client left: what was generated for it is charged
+            await self.charge(meter.usage)
+            raise
+        await self.charge(meter.usage)
+
+    async def _pieces(self, engine: Engine, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        """Raises EngineLost when nothing comes for too long."""
         limit = self.settings.stream_silence_seconds
         while True:
             try:

@@ -158,6 +158,10 @@ class ResponseEvents:
             self.response = cancelled(self.response, self._output_so_far(), usage=self._usage())
 
     @property
+    def has_begun(self) -> bool:
+        return self._sequence_number > 0
+
+    @property
     def is_over(self) -> bool:
         return self.response["status"] not in ("queued", OPEN)
 

