@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -65,7 +66,9 @@ class Server:
 
     def new_org(self) -> TestOrg:
         """As `loam orgs create` and `loam keys create` make them, but without two starts of Python."""
-        return asyncio.run(self._new_org(f"org-{next(self._numbers)}"))
+        making = self._new_org(f"org-{next(self._numbers)}")
+        with ThreadPoolExecutor(1) as thread:  # the test may be running a loop of its own
+            return thread.submit(asyncio.run, making).result()
 
     async def _new_org(self, name: str) -> TestOrg:
         settings = Settings(data_dir=self.data_dir)
