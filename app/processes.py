@@ -1,4 +1,4 @@
-"""Children in process groups of their own, which never outlive the process that started them."""
+"""Children in process groups of their own, which do not outlive the process that started them."""
 
 import asyncio
 import os
@@ -6,7 +6,6 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import IO
 
 from app import tied
@@ -17,21 +16,20 @@ async def spawn(
     *,
     log: IO[bytes] | None = None,
     env: Mapping[str, str] | None = None,
-    cwd: Path | None = None,
+    orphan_signal: signal.Signals = signal.SIGTERM,
 ) -> asyncio.subprocess.Process:
     """Start `argv` as the leader of a new process group; `env` is added to our own environment.
 
-    Linux kills the leader when this process dies, however it dies.
+    When this process dies, however it dies, Linux sends the leader `orphan_signal`.
     """
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-SEP", tied.__file__),
-        str(os.getpid()),
+        *(str(os.getpid()), str(int(orphan_signal))),
         *argv,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=log,
         stderr=log,
         env={**os.environ, **(env or {})},
-        cwd=cwd,
         start_new_session=True,
     )
 

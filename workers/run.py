@@ -1,6 +1,7 @@
 """One job's training: the recipe as a child process, its reports as events, and the lease held beside it."""
 
 import asyncio
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -58,7 +59,9 @@ class Run:
         self._prepare(catalog)
         module = "workers.simulated_sft" if self._settings.simulate else "workers.sft"
         with (self._folder / "log.txt").open("ab") as output:
-            child = await spawn([sys.executable, "-m", module, str(self._folder)], log=output, env=self._environment())
+            # SIGKILL, so that no recipe of a dead worker writes where another one's has begun.
+            argv, orphan = [sys.executable, "-m", module, str(self._folder)], signal.SIGKILL
+            child = await spawn(argv, log=output, env=self._environment(), orphan_signal=orphan)
         log.info("training", job=self._job.id, attempt=self._job.attempts)
         try:
             await self._follow(child, stop)

@@ -15,6 +15,7 @@ DONE = b"data: [DONE]"
 ERROR = b'data: {"error":'
 USAGE = b'"usage":{'
 NO_CHOICES = b'"choices":[]'
+NULLS = (b',"token_ids":null', b',"stop_reason":null', b',"prompt_token_ids":null', b',"prompt_text":null')
 
 
 class EngineError(Exception):
@@ -58,6 +59,8 @@ class ChunkRewriter:
         return self._renamed(event)
 
     def _renamed(self, event: bytes) -> bytes:
+        for null in NULLS:
+            event = event.replace(null, b"")
         return event.replace(self._from, self._to, 1) + b"\n\n"
 
 
