@@ -10,25 +10,31 @@ torch_cpu_index=${TORCH_CPU_INDEX:-https://download.pytorch.org/whl/cpu}
 
 "$python" -c 'import sys; sys.exit(not ((3, 11) <= sys.version_info < (3, 14)))' || {
   echo "Loam needs Python 3.11, 3.12 or 3.13; '$python' is $("$python" --version 2>&1)." >&2
-  echo "Install one and say which: make install PYTHON=python3.12" >&2
+  echo "Install one and name it: make install PYTHON=python3.12" >&2
   exit 1
 }
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv" || {
-  echo "No virtual environment could be made; on Debian and Ubuntu: apt install python3-venv" >&2
+  rm -rf "$venv"
+  echo "No virtual environment could be made. On Debian and Ubuntu: apt install python3-venv" >&2
   exit 1
 }
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
+# pip tells of each package it fetches; what it has already would only be noise.
+install() { pip install "$@" 2>&1 | { grep --line-buffered -vE '^(Requirement already|WARNING: Location|Looking in|  )' || true; }; }
 
 extras=$engine${more:+,$more}
-case $engine in
-  core) extras=$more ;;
-  cpu)
-    echo "==> torch $torch_version, CPU build"
-    pip install -q "torch==$torch_version+cpu" || pip install -q "torch==$torch_version+cpu" --index-url "$torch_cpu_index"
-    ;;
-esac
-echo "==> loam${extras:+[$extras]}; the first time takes a few minutes"
-pip install -q -e ".${extras:+[$extras]}"
-if [ "$engine" = cpu ]; then
-  pip uninstall -q -y torchvision torchaudio torchcodec
+if [ "$engine" = core ]; then
+  extras=$more
+elif [ "$engine" = cpu ]; then
+  echo "==> 1/2 torch $torch_version, CPU build"
+  install "torch==$torch_version+cpu" || {
+    echo "==> not in the configured index; trying PyTorch's own"
+    install "torch==$torch_version+cpu" --index-url "$torch_cpu_index"
+  }
 fi
+echo "==> 2/2 loam${extras:+[$extras]}; the first time takes a few minutes"
+install -e ".${extras:+[$extras]}"
+if [ "$engine" = cpu ]; then
+  pip uninstall -q -y torchvision torchaudio torchcodec 2>/dev/null
+fi
+echo "==> installed: $venv/bin/loam"

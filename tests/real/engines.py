@@ -1,0 +1,29 @@
+"""A look at a server's engine from behind: its processes, and what it says of itself on its own socket."""
+
+import re
+
+import httpx
+import psutil
+
+from tests.servers import Server
+
+
+def engine_processes(server: Server) -> list[psutil.Process]:
+    """Every process of every engine, the leaders first."""
+    leaders = [p for p in psutil.Process(server.process.pid).children() if "vllm" in " ".join(p.cmdline())]
+    return leaders + [child for leader in leaders for child in leader.children(recursive=True)]
+
+
+def worker_process(server: Server) -> psutil.Process:
+    children = psutil.Process(server.process.pid).children()
+    return next(p for p in children if "workers.worker" in p.cmdline())
+
+
+def count_running(server: Server) -> int:
+    """Requests that the engine works on or has queued."""
+    socket = next((server.data_dir / "engines").glob("*.sock"))
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), base_url="http://engine") as client:
+        metrics = client.get("/metrics").text
+    found = re.findall(r"^vllm:num_requests_(?:running|waiting)(?:{[^}]*})? ([0-9.]+)", metrics, re.MULTILINE)
+    assert found, "the engine does not tell how many requests it has"
+    return int(sum(float(number) for number in found))
