@@ -1,6 +1,7 @@
 """Turns every failure into the one error body."""
 
 import errno
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,13 +11,18 @@ from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import APIError, BadRequest, Unavailable
 
 log = structlog.get_logger()
 
 HANDLED = (APIError, RequestValidationError, HTTPException, DBAPIError, PoolTimeout, OSError)
+
+# How Pydantic names the branches of a union among the fields on the way to a problem.
+UNION_BRANCH = re.compile(r"^(str|int|float|bool|constrained-.*|function-.*|(literal|list|dict)\[.*)$")
 
 
 class NoSpace(APIError):
@@ -38,8 +44,32 @@ class RoutingError(APIError):
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    for kind in (*HANDLED, Exception):
+    for kind in HANDLED:
         app.add_exception_handler(kind, _respond)
+
+
+class AnswerBugs:
+    """ASGI middleware, inside the one that gives the request its id: an exception that nobody foresaw is a 500."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        has_begun = False
+
+        async def watched_send(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched_send)
+        except ClientDisconnect:
+            log.info("the client left before its request was read")
+        except Exception as error:
+            if scope["type"] != "http" or has_begun:
+                raise
+            await respond(error)(scope, receive, send)
 
 
 async def _respond(request: Request, error: Exception) -> JSONResponse:
@@ -75,7 +105,8 @@ def validation_error(problems: Sequence[Any]) -> BadRequest:
         return BadRequest("The body is not valid JSON.")
     param = _field(first["loc"])
     reason = str(first["msg"]).removeprefix("Value error, ")[:1000]
-    more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
+    others = {_field(problem["loc"]) for problem in problems} - {param}
+    more = f" (and {len(others)} more field{'s' if len(others) > 1 else ''})" if others else ""
     return BadRequest(f"{param}: {reason}{more}" if param else reason, param=param or None)
 
 
@@ -83,6 +114,8 @@ def _field(loc: Sequence[str | int]) -> str:
     """`("body", "messages", 0, "content")` -> `messages[0].content`."""
     path = ""
     for part in loc[1:] if loc and loc[0] in ("body", "query", "path", "header") else loc:
+        if isinstance(part, str) and UNION_BRANCH.match(part):
+            continue
         path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
     return path[:200]
 

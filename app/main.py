@@ -12,12 +12,13 @@ from starlette.responses import JSONResponse
 
 from app.billing.charges import Charges
 from app.billing.router import router as billing
+from app.body_limit import BodyLimit
 from app.catalog.load import load_catalog
 from app.devices.inventory import find_devices
 from app.engines.pool import Draining, EnginePool
 from app.engines.router import router as warmup
 from app.engines.warmup import Warmups
-from app.error_handlers import install_error_handlers, respond
+from app.error_handlers import AnswerBugs, install_error_handlers, respond
 from app.files.router import router as files
 from app.files.storage import Storage
 from app.inference.chat import router as chat
@@ -64,6 +65,7 @@ def create_app(settings: Settings) -> FastAPI:
         version="0.1.0",
         lifespan=lifespan,
         redirect_slashes=False,
+        strict_content_type=False,
         generate_unique_id_function=lambda route: route.name,
         responses={status: {"model": ErrorBody} for status in (400, 401, 402, 404, 413, 429, 503)},
     )
@@ -73,7 +75,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.devices = find_devices(settings, catalog)
     app.state.draining = False
     include_routers(app)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(RequireKey)
+    app.add_middleware(AnswerBugs)
     app.add_middleware(RequestId, simulated=settings.simulate)
     install_error_handlers(app)
     return app

@@ -45,9 +45,11 @@ def signal_group(pgid: int, number: signal.Signals) -> bool:
 
 async def end_group(process: asyncio.subprocess.Process, *, grace_seconds: float) -> None:
     """SIGTERM to the leader's group, grace, SIGKILL, wait. A leader that has gone may have left others behind."""
-    if process.returncode is None and signal_group(process.pid, signal.SIGTERM):
-        with suppress(TimeoutError):
-            async with asyncio.timeout(grace_seconds):
-                await process.wait()
-    signal_group(process.pid, signal.SIGKILL)
+    try:
+        if process.returncode is None and signal_group(process.pid, signal.SIGTERM):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(grace_seconds):
+                    await process.wait()
+    finally:  # also when we are cancelled
+        signal_group(process.pid, signal.SIGKILL)
     await process.wait()

@@ -19,5 +19,8 @@ def encode(data: Mapping[str, Any], *, event: str | None = None) -> bytes:
 
 def wants_stream(request: Request) -> bool:
     """By `?stream=true` or an `Accept` header that asks for nothing else."""
-    asked = request.query_params.get("stream", "").lower() in ("true", "1")
-    return asked or MEDIA_TYPE in request.headers.get("accept", "")
+    return is_asked_in_query(request) or MEDIA_TYPE in request.headers.get("accept", "")
+
+
+def is_asked_in_query(request: Request) -> bool:
+    return request.query_params.get("stream", "").lower() in ("true", "1")

@@ -7,7 +7,7 @@ import pytest
 from httpx import AsyncClient
 
 from app.store.session import Store
-from tests.servers import Server, running_server
+from tests.servers import Server, TestOrg, running_server
 from tests.stores import PostgresStores, SqliteStores
 
 
@@ -58,8 +58,14 @@ async def client(simulated: Server) -> AsyncIterator[AsyncClient]:
 @pytest.fixture(scope="session")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A running `loam up` with the real engine and real training, on the demo model."""
-    with running_server(tmp_path_factory.mktemp("real")) as server:
+    quick = {"LOAM_LEASE_SECONDS": "4", "LOAM_CHECKPOINT_EVERY_STEPS": "10"}
+    with running_server(tmp_path_factory.mktemp("real"), **quick) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def real_org(real: Server) -> TestOrg:
+    return real.new_org()
 
 
 @pytest.fixture(scope="session")

@@ -81,7 +81,9 @@ class ChatEncoder:
         self.tokenizer = tokenizer
         self.max_seq_length = max_seq_length
         self.train_on_inputs = train_on_inputs
-        controls = sorted((t for t in tokenizer.all_special_tokens if len(t) > 1), key=len, reverse=True)
+        # Marks that a model writes itself, as <think>, are added tokens too, but not special: served and learned alike.
+        special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+        controls = sorted((token for token in special if len(token) > 1), key=len, reverse=True)
         self.control = re.compile("|".join(map(re.escape, controls)) or r"(?!)")
 
     def load(self, path: Path) -> list[Example]:
@@ -153,7 +155,9 @@ class Template:
         )
         if len(spans[0]) != len(learned):
             raise Unprovable(f"{len(spans[0])} generation blocks for {len(learned)} assistant messages")
-        return Rendered(texts[0], [Span(*span, is_learned=w) for span, w in zip(spans[0], learned, strict=True)])
+        return Rendered(
+            texts[0], [Span(start, end, is_learned) for (start, end), is_learned in zip(spans[0], learned, strict=True)]
+        )
 
     def _by_prefixes(self, messages: list[Message], learned: list[bool]) -> list[Rendered]:
         """An answer is what is added to its prompt, and it is proven where the prompt is a prefix."""
@@ -224,7 +228,7 @@ def _openai_tool(tool: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_learned(message: Message) -> bool:
-    return message.get("weight", 1) != 0
+    return bool(message.get("weight", 1))
 
 
 def _map_strings(value: Any, change: Any) -> Any:

@@ -67,33 +67,27 @@ async def _work_on_next(
 
 async def claim_next(settings: Settings, store: Store, devices: list[Device]) -> tuple[Job, Lease, list[Device]] | None:
     """The oldest job whose devices are free, and the devices: both, or neither."""
-    holder = f"{socket.gethostname()}:{os.getpid()}"
-    for gpu in _runnable(devices):
-        try:
-            async with store.begin() as session:
-                claimed = await queue.claim(
-                    session, holder, Stage.TRAIN, lease_seconds=settings.lease_seconds, gpus=[str(gpu)]
-                )
-                if claimed is None:
-                    continue
-                job, lease = claimed
-                await leases.release(session, job.id)  # a dead worker may have left them
-                held = await leases.acquire(session, devices, gpu, job.id, seconds=settings.lease_seconds)
-                if not held:
-                    raise NoDevices
-                return job, lease, held
-        except NoDevices:
-            continue
-    return None
+    holder, seconds = f"{socket.gethostname()}:{os.getpid()}", settings.lease_seconds
+    try:
+        async with store.begin() as session:
+            gpus = runnable(devices, await leases.held(session))
+            claimed = await queue.claim(session, holder, Stage.TRAIN, lease_seconds=seconds, gpus=gpus)
+            if claimed is None:
+                return None
+            job, lease = claimed
+            await leases.release(session, job.id)  # a dead worker may have left them
+            held = await leases.acquire(session, devices, GpuChoice.parse(job.gpu), job.id, seconds=seconds)
+            if not held:
+                raise NoDevices
+            return job, lease, held
+    except NoDevices:
+        return None
 
 
-def _runnable(devices: list[Device]) -> list[GpuChoice]:
-    """Every type in every count that this host has."""
-    return [
-        GpuChoice(type=choice.type, count=count)
-        for choice in as_choices(devices)
-        for count in range(1, choice.count + 1)
-    ]
+def runnable(devices: list[Device], held: set[str]) -> list[str]:
+    """Every type in every count that is free: `CPU`, `A100`, `A100:2`."""
+    free = as_choices([device for device in devices if device.name not in held])
+    return [str(GpuChoice(type=c.type, count=count)) for c in free for count in range(1, c.count + 1)]
 
 
 async def _give_up(store: Store, job: Job, lease: Lease) -> None:

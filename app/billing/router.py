@@ -83,11 +83,15 @@ async def get_usage_windows(
 
 def parse_hours(text: str) -> list[int]:
     parts = [part.strip() for part in text.split(",")]
-    if len(parts) > 20 or not all(p.isascii() and p.isdigit() and 0 < int(p[:9]) <= MAX_WINDOW_HOURS for p in parts):
+    if len(parts) > 20 or not all(map(_is_hours, parts)):
         raise BadRequest(
             f"hours must be up to 20 whole numbers from 1 to {MAX_WINDOW_HOURS}, like 24,168", param="hours"
         )
     return [int(part) for part in parts]
+
+
+def _is_hours(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 9 and 0 < int(text) <= MAX_WINDOW_HOURS
 
 
 async def _spend(session: AsyncSession, org_id: str, since: float) -> dict[str, Any]:

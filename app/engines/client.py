@@ -50,8 +50,11 @@ class EngineClient:
     async def load_adapter(self, name: str, folder: Path) -> str | None:
         """None when it is loaded, else the engine's reason."""
         body = orjson.dumps({"lora_name": name, "lora_path": str(folder)})
-        async with self._http.post("/v1/load_lora_adapter", data=body, headers=JSON, timeout=SHORT) as response:
-            text = await response.text()
+        try:
+            async with self._http.post("/v1/load_lora_adapter", data=body, headers=JSON, timeout=SHORT) as response:
+                text = await response.text()
+        except (aiohttp.ClientError, OSError) as error:
+            return f"no answer: {error!r}"
         if response.status == 200 or "already been loaded" in text:
             return None
         return text[:1000]

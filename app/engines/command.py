@@ -1,5 +1,6 @@
 """How an engine process is started: its arguments and its environment. Pure."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,7 @@ def engine_command(
         *("--uds", str(socket)),
         *("--model", model.weights),
         *("--served-model-name", model.id),
-        *("--max-model-len", str(model.context_length)),
+        *("--max-model-len", _context_flag(settings, model, gpu)),
         *_lora_flags(settings, model),
         *_parser_flags(model),
     ]
@@ -50,6 +51,11 @@ COMMON_ENV = {
 }
 
 
+def _context_flag(settings: Settings, model: ModelSpec, gpu: GpuChoice) -> str:
+    """On a CPU, as much of the model's context as its cache has room for."""
+    return "auto" if gpu.type == "CPU" and not settings.simulate else str(model.context_length)
+
+
 def _lora_flags(settings: Settings, model: ModelSpec) -> list[str]:
     if not model.trainable:
         return []
@@ -74,11 +80,13 @@ def _cuda_flags(settings: Settings, gpu: GpuChoice) -> list[str]:
 
 
 def _cpu_env(settings: Settings) -> dict[str, str]:
-    # By default the CPU engine pins itself to cores, and two engines on a small host to the same ones.
+    # By default the CPU engine pins itself to cores, and two engines on a small host to the same ones. One core is
+    # left to everything else: threads that wait for each other at every layer are slow when one has to queue.
     return {
         **COMMON_ENV,
         "VLLM_CPU_KVCACHE_SPACE": str(settings.cpu_kv_cache_gib),
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 2) - 1)),
     }
 
 

@@ -89,6 +89,7 @@ class Engine:
         self._client: EngineClient | None = None
         self._start: asyncio.Task[None] | None = None
         self._watch: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
         self._loads: dict[str, asyncio.Task[None]] = {}
         self._failures = 0
         self._retry_at = 0.0
@@ -135,9 +136,12 @@ class Engine:
         """Raises StartFailed, or StillStarting when the budget is over."""
         if self.is_ready:
             return
+        deadline = time.monotonic() + within_seconds
+        if self._ending is not None:
+            await asyncio.wait([self._ending], timeout=within_seconds)
         self.ensure_starting()
         if self._start is not None:
-            await asyncio.wait([self._start], timeout=within_seconds)
+            await asyncio.wait([self._start], timeout=deadline - time.monotonic())
         if self.failure:
             raise self.failure
         if not self.is_ready:
@@ -157,11 +161,8 @@ class Engine:
         if self._start and not self._start.done():
             self._start.cancel()
             await asyncio.wait([self._start])
-        if self.state is State.READY:
-            self.state = State.STOPPING
         if self._watch:
             self._watch.cancel()
-            await asyncio.wait([self._watch])
         await self._end_process()
 
     def log_tail(self) -> list[str]:
@@ -232,7 +233,13 @@ class Engine:
         await self._end_process()
 
     async def _end_process(self) -> None:
-        """The one way to `stopped`."""
+        """The one way to `stopped`. It is gone to its end, even when who began it is cancelled on the way."""
+        if self._ending is None or self._ending.done():
+            self.state = State.STOPPING
+            self._ending = asyncio.create_task(self._end())
+        await asyncio.shield(self._ending)
+
+    async def _end(self) -> None:
         process, client = self._process, self._client
         self._process = self._client = None
         self._loads.clear()

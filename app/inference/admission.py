@@ -6,34 +6,31 @@ from typing import Any
 import orjson
 from starlette.requests import Request
 
+from app import sse
 from app.billing.ledger import require_funds
 from app.catalog.resolve import Target, choose_gpu, resolve
 from app.devices.inventory import as_choices
-from app.errors import APIError, BadRequest, TooLarge
+from app.errors import BadRequest
+from app.inference.bounds import walk
 from app.inference.relay import Relay
 
-
-class UnsupportedEncoding(APIError):
-    status_code, type = 415, "invalid_request_error"
+MAX_DEPTH = 100  # what writes a body again goes no deeper than 254
 
 
 async def read_json(request: Request) -> dict[str, Any]:
-    """The body as a JSON object. Raises TooLarge as soon as the limit is passed, and BadRequest."""
-    if request.headers.get("content-encoding", "identity") != "identity":
-        raise UnsupportedEncoding("Send the body without a Content-Encoding.")
-    limit = request.app.state.settings.max_body_bytes
-    pieces, size = [], 0
-    async for piece in request.stream():
-        size += len(piece)
-        if size > limit:
-            raise TooLarge(f"The body is larger than {limit} bytes.", headers={"Connection": "close"})
-        pieces.append(piece)
+    """The body as a JSON object; `?stream=true` is a field of it too. Raises BadRequest."""
+    raw = await request.body()
     try:
-        body = orjson.loads(b"".join(pieces))
+        body = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         raise BadRequest("The body is not valid JSON.") from error
     if not isinstance(body, dict):
         raise BadRequest("The body must be a JSON object.")
+    # Few bodies have brackets enough to be worth the walk.
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and any(depth > MAX_DEPTH for _, depth in walk(body)):
+        raise BadRequest(f"The body is nested more than {MAX_DEPTH} deep.")
+    if sse.is_asked_in_query(request):
+        body["stream"] = True
     return body
 
 

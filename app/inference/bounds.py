@@ -60,7 +60,7 @@ def check_schema(schema: Any, param: str) -> None:
         return
     if not isinstance(schema, Mapping):
         raise BadRequest(f"{param}: must be a JSON schema object.", param=param)
-    for count, (node, depth) in enumerate(_walk(schema)):
+    for count, (node, depth) in enumerate(walk(schema)):
         if count > MAX_SCHEMA_NODES or depth > MAX_SCHEMA_DEPTH:
             limit = f"{MAX_SCHEMA_NODES} nodes, {MAX_SCHEMA_DEPTH} deep"
             raise BadRequest(f"{param}: the schema is too large; the limit is {limit}.", param=param)
@@ -99,7 +99,7 @@ def _check_references(schema: Mapping[str, Any], param: str) -> None:
 
 
 def _references(node: Any) -> list[str]:
-    return [n["$ref"] for n, _ in _walk(node) if isinstance(n, Mapping) and isinstance(n.get("$ref"), str)]
+    return [n["$ref"] for n, _ in walk(node) if isinstance(n, Mapping) and isinstance(n.get("$ref"), str)]
 
 
 def _lookup(schema: Mapping[str, Any], ref: str, param: str) -> Any:
@@ -112,7 +112,7 @@ def _lookup(schema: Mapping[str, Any], ref: str, param: str) -> Any:
     return node
 
 
-def _walk(root: Any) -> Iterator[tuple[Any, int]]:
+def walk(root: Any) -> Iterator[tuple[Any, int]]:
     """Every node with its depth, without recursion."""
     stack = [(root, 0)]
     while stack:

@@ -95,6 +95,8 @@ def engine_body(asked: ChatRequest, *, engine_name: str, org_id: str, context_le
     for limit in ("max_tokens", "max_completion_tokens"):
         if limit in body:
             body[limit] = min(body[limit], context_length)
+    if body.get("n", 1) > 1 and body.get("temperature") == 0:
+        body |= {"temperature": 1.0, "top_k": 1}  # the same answers; engines refuse several greedy ones
     kwargs = template_kwargs(asked)
     body.pop("chat_template_kwargs", None)
     if kwargs:

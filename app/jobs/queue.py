@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import CursorResult, Update, func, or_, select, update
+from sqlalchemy import ColumnElement, CursorResult, Update, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.billing import ledger
@@ -51,8 +51,7 @@ async def claim(
 
     One statement, so two claimers never get the same job.
     """
-    abandoned = (Job.status == Status.RUNNING) & or_(Job.lease_expires_at.is_(None), Job.lease_expires_at < db_now())
-    waiting = select(Job.id).where(or_(Job.status == Status.QUEUED, abandoned), Job.stage == stage)
+    waiting = select(Job.id).where(_waits_for(stage))
     if gpus is not None:
         waiting = waiting.where(Job.gpu.in_(gpus))
     oldest = waiting.order_by(Job.created_at, Job.id).limit(1).with_for_update(skip_locked=True)
@@ -89,23 +88,17 @@ async def use_gpus(session: AsyncSession, lease: Lease, gpu_seconds: float) -> N
 
 async def hand_over(session: AsyncSession, lease: Lease) -> None:
     """Training is done; a gateway publishes. Raises LeaseLost."""
-    released = {"lease_holder": None, "lease_expires_at": None}
-    await _as_holder(session, lease, update(Job).values(stage=Stage.PUBLISH, attempts=0, **released))
+    await _let_go(session, lease, stage=Stage.PUBLISH, attempts=0)
 
 
 async def give_back(session: AsyncSession, lease: Lease) -> None:
     """Let somebody else go on with the job, at once. Raises LeaseLost."""
-    await _as_holder(
-        session,
-        lease,
-        update(Job).values(status=Status.QUEUED, lease_holder=None, lease_expires_at=None, attempts=Job.attempts - 1),
-    )
+    await _let_go(session, lease, status=Status.QUEUED, attempts=Job.attempts - 1)
 
 
 async def retry_later(session: AsyncSession, lease: Lease, *, after_seconds: float) -> None:
     """Let somebody, we or another, claim the job's stage again after a while. Raises LeaseLost."""
-    due = {"lease_holder": None, "lease_expires_at": db_now() + after_seconds}
-    await _as_holder(session, lease, update(Job).values(**due))
+    await _let_go(session, lease, lease_expires_at=db_now() + after_seconds)
 
 
 async def succeed(session: AsyncSession, lease: Lease, catalog: Catalog, *, result_files: list[str]) -> None:
@@ -150,7 +143,7 @@ async def pause(session: AsyncSession, job: Job) -> None:
 
 async def resume(session: AsyncSession, job: Job) -> None:
     """Back into the queue. Raises WrongState."""
-    await _change(session, job, (Status.PAUSED,), Status.QUEUED, stage=Stage.TRAIN)
+    await _change(session, job, (Status.PAUSED,), Status.QUEUED, stage=Stage.TRAIN, attempts=0)
     await record(session, job.id, EventType.RESUMED, "The job was resumed")
 
 
@@ -160,8 +153,8 @@ async def check_lease(session: AsyncSession, lease: Lease) -> None:
 
 
 async def gpus_waited_for(session: AsyncSession) -> list[GpuChoice]:
-    """What the queued jobs ask for, oldest first."""
-    rows = select(Job.gpu).where(Job.status == Status.QUEUED).order_by(Job.created_at, Job.id).limit(100)
+    """What the jobs that wait for a worker ask for, oldest first."""
+    rows = select(Job.gpu).where(_waits_for(Stage.TRAIN)).order_by(Job.created_at, Job.id).limit(100)
     return [GpuChoice.parse(gpu) for gpu in await session.scalars(rows)]
 
 
@@ -173,6 +166,18 @@ def adapter_id(job_id: str) -> str:
 def fine_tuned_name(job: Job) -> str:
     """`ft:<base id>[:<suffix>]:<job id>`"""
     return ":".join(["ft", job.base_model, *([job.suffix] if job.suffix else []), job.id])
+
+
+def _waits_for(stage: Stage) -> ColumnElement[bool]:
+    """Queued, or left by a holder whose lease ran out."""
+    abandoned = (Job.status == Status.RUNNING) & or_(Job.lease_expires_at.is_(None), Job.lease_expires_at < db_now())
+    return or_(Job.status == Status.QUEUED, abandoned) & (Job.stage == stage)
+
+
+async def _let_go(session: AsyncSession, lease: Lease, **values: Any) -> None:
+    """The new token fences off the holder itself: whatever it still has under way comes too late."""
+    released = {"lease_holder": None, "lease_expires_at": None, "lease_token": Job.lease_token + 1}
+    await _as_holder(session, lease, update(Job).values({**released, **values}))
 
 
 async def _as_holder(session: AsyncSession, lease: Lease, change: Update) -> None:

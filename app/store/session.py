@@ -2,12 +2,14 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from sqlite3 import OperationalError
 from typing import Any
 
 import orjson
 from sqlalchemy import Connection, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_random
 
 from app.store.base import Base
 
@@ -18,7 +20,7 @@ class Store:
     def __init__(self, url: str) -> None:
         options: dict[str, Any] = {"json_serializer": dump_json, "json_deserializer": orjson.loads}
         if url.startswith("sqlite"):
-            options["connect_args"] = {"timeout": 30, "isolation_level": None}
+            options["connect_args"] = {"isolation_level": None}
         else:
             options |= {"pool_pre_ping": True, "pool_size": 10, "max_overflow": 20}
         self.engine = create_async_engine(url, **options)
@@ -56,9 +58,17 @@ def dump_json(value: Any) -> str:
 
 def _configure_sqlite(connection: Any, record: Any) -> None:
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    _use_wal(cursor)
+    for pragma in ("busy_timeout=30000", "synchronous=FULL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+@retry(retry=retry_if_exception_type(OperationalError), stop=stop_after_delay(30), wait=wait_random(0, 0.05))
+def _use_wal(cursor: Any) -> None:
+    """Those who make a new file together get in each other's way, and SQLite does not let them wait in turn."""
+    cursor.execute("PRAGMA busy_timeout=100")
+    cursor.execute("PRAGMA journal_mode=WAL")
 
 
 def _begin_sqlite(connection: Connection) -> None:

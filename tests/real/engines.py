@@ -10,13 +10,21 @@ from tests.servers import Server
 
 def engine_processes(server: Server) -> list[psutil.Process]:
     """Every process of every engine, the leaders first."""
-    leaders = [p for p in psutil.Process(server.process.pid).children() if "vllm" in " ".join(p.cmdline())]
+    leaders = [p for p in psutil.Process(server.process.pid).children() if "vllm" in _command(p)]
     return leaders + [child for leader in leaders for child in leader.children(recursive=True)]
 
 
 def worker_process(server: Server) -> psutil.Process:
     children = psutil.Process(server.process.pid).children()
-    return next(p for p in children if "workers.worker" in p.cmdline())
+    return next(p for p in children if "workers.worker" in _command(p))
+
+
+def _command(process: psutil.Process) -> str:
+    """Nothing for one that has just ended."""
+    try:
+        return " ".join(process.cmdline())
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return ""
 
 
 def count_running(server: Server) -> int:

@@ -2,13 +2,14 @@
 
 import json
 import signal
+from collections.abc import Iterator
 
 import httpx
 import pytest
 
 from tests.eventually import until
 from tests.real.engines import count_running, engine_processes
-from tests.servers import Server, TestOrg
+from tests.servers import Server
 
 pytestmark = pytest.mark.engine
 
@@ -26,8 +27,10 @@ ENDLESS = {"ignore_eos": True, "max_tokens": 4000, "messages": [QUESTION]}
 
 
 @pytest.fixture
-def http(real: Server, real_org: TestOrg) -> httpx.Client:
-    return httpx.Client(base_url=real.url, headers=real_org.headers, timeout=180)
+def http(real: Server) -> Iterator[httpx.Client]:
+    """With the key of a new organisation."""
+    with httpx.Client(base_url=real.url, headers=real.new_org().headers, timeout=180) as client:
+        yield client
 
 
 def chat(http: httpx.Client, **fields: object) -> httpx.Response:
@@ -111,9 +114,7 @@ def test_a_response_is_answered_streamed_and_continued(http: httpx.Client) -> No
     assert names[-1] == "response.completed"
 
 
-def test_usage_is_charged_as_the_engine_counted_it(http: httpx.Client, real: Server) -> None:
-    fresh = real.new_org()
-    http.headers.update(fresh.headers)
+def test_usage_is_charged_as_the_engine_counted_it(http: httpx.Client) -> None:
     usage = chat(http).json()["usage"]
     told = stream_lines(http, stream_options={"include_usage": True})[-2]
     streamed = json.loads(told.removeprefix("data: "))["usage"]
@@ -121,14 +122,11 @@ def test_usage_is_charged_as_the_engine_counted_it(http: httpx.Client, real: Ser
 
 
 def test_a_client_that_leaves_ends_the_generation_and_pays_for_what_was_made(http: httpx.Client, real: Server) -> None:
-    fresh = real.new_org()
-    http.headers.update(fresh.headers)
-    with http.stream("POST", "/v1/chat/completions", json={"model": "loam/demo", "stream": True, **ENDLESS}) as answer:
-        seen = 0
-        for line in answer.iter_lines():
-            seen += line.startswith("data: ")
-            if seen == 20:
-                break
+    body = {"model": "loam/demo", "stream": True, **ENDLESS}
+    with http.stream("POST", "/v1/chat/completions", json=body) as answer:
+        lines = answer.iter_lines()
+        for _ in range(40):
+            next(lines)
         assert count_running(real) == 1
     until(lambda: count_running(real) == 0, within_seconds=5)
     charged = until(lambda: balance_micros(http), within_seconds=5)

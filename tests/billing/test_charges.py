@@ -1,0 +1,45 @@
+"""A charge is written whatever becomes of who caused it."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from app.billing.charges import Charges
+from app.billing.ledger import balance_micros
+from app.store.session import Store
+from tests.billing.test_ledger import balance, entry, new_org
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_charge_is_committed_when_it_is_recorded(store: Store) -> None:
+    org = await new_org(store)
+    await Charges(store).record(entry(org, "s", -5))
+    assert await balance(store, org) == -5
+
+
+async def test_a_charge_is_written_although_its_request_was_cancelled(store: Store) -> None:
+    org, charges = await new_org(store), Charges(store)
+    recording = asyncio.create_task(charges.record(entry(org, "s", -5)))
+    await asyncio.sleep(0)
+    recording.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await recording
+    await charges.settle()
+    assert await balance(store, org) == -5
+
+
+async def test_a_charge_waits_for_a_database_that_is_away(tmp_path: Path, store: Store) -> None:
+    org, charges = await new_org(store), Charges(store)
+    async with store.begin() as session:
+        await session.execute(text("ALTER TABLE ledger_entries RENAME TO away"))
+    recording = asyncio.create_task(charges.record(entry(org, "s", -5)))
+    done, _ = await asyncio.wait([recording], timeout=0.2)
+    assert not done
+    async with store.begin() as session:
+        await session.execute(text("ALTER TABLE away RENAME TO ledger_entries"))
+    await recording
+    async with store.read() as session:
+        assert await balance_micros(session, org) == -5

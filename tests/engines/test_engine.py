@@ -1,0 +1,219 @@
+"""An engine's life: one start for all who wait, a clean end, and a new start after each."""
+
+import asyncio
+import signal
+from pathlib import Path
+
+import anyio
+import pytest
+
+from app.engines.engine import Engine, StartFailed, State, StillStarting
+from app.errors import Unavailable
+from app.files.storage import Storage
+from tests.engines.running import engine_in, processes_of, python_with_a_child, write_adapter
+from tests.eventually import eventually
+
+pytestmark = pytest.mark.anyio
+
+
+def kill(engine: Engine, number: signal.Signals = signal.SIGKILL) -> None:
+    assert engine._process
+    engine._process.send_signal(number)
+
+
+def leftovers(folder: Path) -> list[str]:
+    return [path.name for path in (folder / "engines").iterdir() if path.suffix in (".sock", ".json")]
+
+
+async def ready(engine: Engine) -> None:
+    await engine.ensure_ready(within_seconds=30)
+
+
+async def test_one_start_serves_all_who_wait(tmp_path: Path) -> None:
+    async with engine_in(tmp_path) as engine:
+        await asyncio.gather(*(ready(engine) for _ in range(10)))
+        assert (engine.starts, len(processes_of(tmp_path))) == (1, 1)
+        assert await engine.client.answers("test/a", within_seconds=10)
+
+
+async def test_a_start_goes_on_when_those_who_wait_leave(tmp_path: Path) -> None:
+    async with engine_in(tmp_path) as engine:
+        waiting = asyncio.create_task(ready(engine))
+        await eventually(lambda: engine._process)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        await eventually(lambda: engine.is_ready)
+        assert engine.starts == 1
+
+
+async def test_who_cannot_wait_longer_is_told_to_come_again(tmp_path: Path) -> None:
+    async with engine_in(tmp_path) as engine:
+        with pytest.raises(StillStarting) as told:
+            await engine.ensure_ready(within_seconds=0)
+        assert told.value.headers["Retry-After"]
+        await ready(engine)
+        assert engine.starts == 1
+
+
+async def test_a_failed_start_shows_its_log_and_is_not_repeated_at_once(tmp_path: Path) -> None:
+    async with engine_in(tmp_path, simulate_faults=["start_fails"]) as engine:
+        failures = await asyncio.gather(*(ready(engine) for _ in range(3)), return_exceptions=True)
+        assert [type(failure) for failure in failures] == [StartFailed] * 3
+        failure = failures[0]
+        assert isinstance(failure, StartFailed)
+        assert any("CUDA out of memory" in line for line in (failure.troubleshooting or {})["log"])
+        assert failure.headers["Retry-After"] == "2"
+        assert (engine.state, processes_of(tmp_path), leftovers(tmp_path)) == (State.STOPPED, [], [])
+        log_written_at = engine.log_path.stat().st_mtime_ns
+        with pytest.raises(StartFailed):
+            await ready(engine)
+        assert engine.log_path.stat().st_mtime_ns == log_written_at
+        engine._settings.simulate_faults.clear()
+        engine._retry_at = 0.0
+        await ready(engine)
+        assert engine.failure is None
+
+
+async def test_a_start_that_hangs_is_ended(tmp_path: Path) -> None:
+    async with engine_in(tmp_path, simulate_faults=["start_hangs"], cold_start_seconds=1.0) as engine:
+        with pytest.raises(StartFailed, match="not healthy in time"):
+            await ready(engine)
+        assert (processes_of(tmp_path), leftovers(tmp_path)) == ([], [])
+
+
+async def test_a_python_that_is_not_there_is_a_failed_start(tmp_path: Path) -> None:
+    async with engine_in(tmp_path, engine_python=tmp_path / "nowhere") as engine:
+        with pytest.raises(StartFailed):
+            await ready(engine)
+
+
+async def test_a_crash_is_noticed_and_the_next_request_starts_it_again(tmp_path: Path) -> None:
+    async with engine_in(tmp_path) as engine:
+        await ready(engine)
+        kill(engine)
+        await eventually(lambda: engine.state is State.STOPPED)
+        assert leftovers(tmp_path) == []
+        with pytest.raises(Unavailable):
+            _ = engine.client
+        await ready(engine)
+        assert engine.starts == 2
+
+
+async def test_a_stop_ends_the_whole_group(tmp_path: Path) -> None:
+    async with engine_in(tmp_path, engine_python=python_with_a_child(tmp_path)) as engine:
+        await ready(engine)
+        assert len(processes_of(tmp_path)) == 2
+        assert len(leftovers(tmp_path)) == 2
+        await asyncio.gather(engine.stop(), engine.stop())
+        await eventually(lambda: not processes_of(tmp_path))
+        assert (engine.state, leftovers(tmp_path)) == (State.STOPPED, [])
+        await engine.stop()
+
+
+async def test_a_crash_of_the_server_ends_its_children_too(tmp_path: Path) -> None:
+    async with engine_in(tmp_path, engine_python=python_with_a_child(tmp_path)) as engine:
+        await ready(engine)
+        kill(engine)
+        await eventually(lambda: not processes_of(tmp_path))
+
+
+async def test_who_ignores_sigterm_is_killed(tmp_path: Path) -> None:
+    async with engine_in(tmp_path, simulate_faults=["ignore_sigterm"], engine_stop_seconds=0.2) as engine:
+        await ready(engine)
+        with anyio.fail_after(5):
+            await engine.stop()
+        assert processes_of(tmp_path) == []
+
+
+async def test_an_engine_that_is_suspended_can_be_stopped(tmp_path: Path) -> None:
+    async with engine_in(tmp_path, engine_stop_seconds=0.2) as engine:
+        await ready(engine)
+        kill(engine, signal.SIGSTOP)
+        with anyio.fail_after(5):
+            await engine.stop()
+        assert processes_of(tmp_path) == []
+
+
+async def test_a_stop_in_the_middle_of_a_start_leaves_nothing(tmp_path: Path) -> None:
+    async with engine_in(tmp_path, simulate_start_seconds=60) as engine:
+        waiting = asyncio.create_task(ready(engine))
+        await eventually(engine.socket.exists)
+        await engine.stop()
+        with pytest.raises(StillStarting):
+            await waiting
+        assert (engine.state, processes_of(tmp_path), leftovers(tmp_path)) == (State.STOPPED, [], [])
+
+
+@pytest.mark.parametrize("n_stops", [1, 2])
+async def test_stops_while_a_start_is_being_given_up_leave_nothing(tmp_path: Path, n_stops: int) -> None:
+    """The first stop, or the failed start, waits for a process that ignores SIGTERM; others come meanwhile."""
+    faults = ["ignore_sigterm", "start_hangs"]
+    options = {"simulate_faults": faults, "cold_start_seconds": 1.0 if n_stops == 1 else 60.0}
+    async with engine_in(tmp_path, engine_stop_seconds=0.5, **options) as engine:
+        waiting = asyncio.create_task(ready(engine))
+        await eventually(engine.socket.exists)
+        if n_stops == 1:
+            await eventually(lambda: engine.failure)
+        stops = []
+        for _ in range(n_stops):
+            stops.append(asyncio.create_task(engine.stop()))
+            await asyncio.sleep(0.1)
+        await asyncio.wait([waiting, *stops])
+        assert (engine.state, processes_of(tmp_path), leftovers(tmp_path)) == (State.STOPPED, [], [])
+
+
+async def test_who_comes_while_it_stops_gets_the_next_start(tmp_path: Path) -> None:
+    async with engine_in(tmp_path, simulate_faults=["ignore_sigterm"], engine_stop_seconds=0.3) as engine:
+        await ready(engine)
+        stopping = asyncio.create_task(engine.stop())
+        await asyncio.sleep(0)
+        await ready(engine)
+        await stopping
+        assert (engine.starts, engine.is_ready) == (2, True)
+
+
+async def test_an_adapter_is_loaded_once_in_each_process(tmp_path: Path) -> None:
+    async with engine_in(tmp_path) as engine:
+        adapter = write_adapter(Storage(tmp_path))
+        for n_starts in (1, 2):
+            await ready(engine)
+            assert await engine.client.loaded_adapters() == set()
+            await asyncio.gather(*(engine.ensure_adapter(adapter) for _ in range(8)))
+            assert await engine.client.loaded_adapters() == {adapter.id}
+            assert engine.log_path.read_text().count("Loaded new LoRA adapter") == 1
+            assert await engine.client.answers(adapter.id, within_seconds=10)
+            assert engine.starts == n_starts
+            kill(engine)
+            await eventually(lambda: engine.state is State.STOPPED)
+
+
+async def test_an_adapter_that_is_refused_can_be_tried_again(tmp_path: Path) -> None:
+    async with engine_in(tmp_path) as engine:
+        await ready(engine)
+        adapter = write_adapter(Storage(tmp_path), rank=512)
+        with pytest.raises(Unavailable):
+            await engine.ensure_adapter(adapter)
+        good = '{"r": 8}'
+        (Storage(tmp_path).adapter(adapter.job_id, adapter.folder) / "adapter_config.json").write_text(good)
+        await engine.ensure_adapter(adapter)
+
+
+async def test_an_engine_that_dies_while_it_loads_an_adapter_is_unavailable(tmp_path: Path) -> None:
+    async with engine_in(tmp_path) as engine:
+        await ready(engine)
+        kill(engine, signal.SIGSTOP)
+        loading = asyncio.create_task(engine.ensure_adapter(write_adapter(Storage(tmp_path))))
+        await asyncio.sleep(0.1)
+        kill(engine)
+        with pytest.raises(Unavailable):
+            await loading
+
+
+async def test_the_logs_of_earlier_starts_are_kept(tmp_path: Path) -> None:
+    async with engine_in(tmp_path, simulate_faults=["start_fails"]) as engine:
+        for _ in range(4):
+            engine._retry_at = 0.0
+            with pytest.raises(StartFailed):
+                await ready(engine)
+        kept = sorted(path.name for path in engine.log_path.parent.glob("*.log*"))
+        assert kept == [engine.log_path.name, f"{engine.log_path.name}.1", f"{engine.log_path.name}.2"]

@@ -1,0 +1,97 @@
+"""What of a request goes to the engine, and as what."""
+
+from typing import Any
+
+import pytest
+
+from app.inference.chat import completion
+from app.inference.chat_request import ChatRequest, engine_body, template_kwargs
+
+MESSAGES = [{"role": "user", "content": "Hi"}]
+
+
+def asked(**fields: Any) -> ChatRequest:
+    return ChatRequest.model_validate({"model": "loam/demo", "messages": MESSAGES, **fields})
+
+
+def body_of(**fields: Any) -> dict[str, Any]:
+    return engine_body(asked(**fields), engine_name="adapter_1", org_id="org_1", context_length=100)
+
+
+def test_the_engine_gets_its_own_name_for_the_model_and_a_salt_per_organisation() -> None:
+    assert body_of() == {"messages": MESSAGES, "model": "adapter_1", "cache_salt": "org_1"}
+
+
+@pytest.mark.parametrize("options", [{}, {"stream_options": {"include_usage": False}}])
+def test_every_stream_counts_as_it_goes(options: dict[str, Any]) -> None:
+    assert body_of(stream=True, **options)["stream_options"] == {"include_usage": True, "continuous_usage_stats": True}
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+def test_a_limit_is_cut_to_the_context(name: str) -> None:
+    assert body_of(**{name: 7})[name] == 7
+    assert body_of(**{name: 10**9})[name] == 100
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "chat_template",
+        "documents",
+        "mm_processor_kwargs",
+        "logits_processors",
+        "vllm_xargs",
+        "prompt_embeds",
+        "kv_transfer_params",
+        "add_generation_prompt",
+        "priority",
+        "request_id",
+        "user",
+        "extra_body",
+    ],
+)
+def test_what_is_not_on_the_list_never_reaches_an_engine(field: str) -> None:
+    assert field not in body_of(**{field: {"x": "{{ 1/0 }}"}})
+
+
+@pytest.mark.parametrize(
+    ("fields", "kwargs"),
+    [
+        ({}, {}),
+        ({"chat_template_kwargs": {"enable_thinking": False}}, {"enable_thinking": False}),
+        ({"extra_body": {"chat_template_kwargs": {"enable_thinking": False}}}, {"enable_thinking": False}),
+        ({"thinking_mode": "no_think"}, {"enable_thinking": False}),
+        ({"thinking_mode": "think"}, {"enable_thinking": True}),
+        ({"thinking_mode": "as you like"}, {}),
+        ({"chat_template_kwargs": {"chat_template": "{{ 1/0 }}", "tools": []}}, {}),
+        ({"chat_template_kwargs": {"enable_thinking": {"x": 1}}}, {}),
+        ({"extra_body": {"chat_template_kwargs": "x"}}, {}),
+    ],
+)
+def test_the_template_gets_known_words_only(fields: dict[str, Any], kwargs: dict[str, Any]) -> None:
+    assert template_kwargs(asked(**fields)) == kwargs
+
+
+def test_nulls_that_openai_does_not_send_are_dropped_and_the_others_kept() -> None:
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": None, "refusal": None, "audio": None, "tool_calls": []},
+        "logprobs": None,
+        "token_ids": None,
+        "finish_reason": "stop",
+    }
+    answer = {"id": "c", "model": "adapter_1", "choices": [choice], "usage": {}, "kv_transfer_params": None}
+    assert completion(answer, model="loam/demo", gpu="CPU") == {
+        "id": "c",
+        "model": "loam/demo",
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": None, "refusal": None},
+                "logprobs": None,
+                "finish_reason": "stop",
+            }
+        ],
+        "usage": {},
+        "selected_gpu": "CPU",
+    }

@@ -1,0 +1,65 @@
+"""A repeated request under one Idempotency-Key makes one object."""
+
+import asyncio
+from contextlib import suppress
+
+import pytest
+
+from app.errors import Conflict
+from app.ids import new_id
+from app.store.idempotency import claim_key
+from app.store.session import Store
+from tests.rows import make_org
+
+pytestmark = pytest.mark.anyio
+
+
+async def claim(store: Store, org_id: str, key: str | None, request: object = "same") -> tuple[str, str]:
+    """The id that was offered, and the one to answer with."""
+    object_id = new_id("ftjob")
+    async with store.begin() as session:
+        return object_id, await claim_key(session, org_id, key, request, object_id)
+
+
+async def org_id(store: Store) -> str:
+    async with store.begin() as session:
+        return (await make_org(session)).id
+
+
+@pytest.mark.parametrize("n_round", range(3))
+async def test_requests_that_race_answer_with_the_same_object(store: Store, n_round: int) -> None:
+    org = await org_id(store)
+    claims = await asyncio.gather(*(claim(store, org, f"key {n_round}") for _ in range(12)))
+    assert len({answered for _, answered in claims}) == 1
+    assert sum(offered == answered for offered, answered in claims) == 1
+
+
+async def test_a_key_belongs_to_its_organisation(store: Store) -> None:
+    mine, theirs = await org_id(store), await org_id(store)
+    for org in (mine, theirs):
+        offered, answered = await claim(store, org, "key")
+        assert offered == answered
+
+
+async def test_a_key_used_with_another_request_is_a_conflict(store: Store) -> None:
+    org = await org_id(store)
+    await claim(store, org, "key", {"a": 1, "b": 2})
+    assert (await claim(store, org, "key", {"b": 2, "a": 1}))[1]
+    with pytest.raises(Conflict):
+        await claim(store, org, "key", {"a": 2})
+
+
+async def test_without_a_key_every_request_makes_its_own(store: Store) -> None:
+    org = await org_id(store)
+    claims = [await claim(store, org, None) for _ in range(2)]
+    assert all(offered == answered for offered, answered in claims)
+
+
+async def test_a_key_whose_request_failed_can_be_used_again(store: Store) -> None:
+    org = await org_id(store)
+    with suppress(LookupError):
+        async with store.begin() as session:
+            await claim_key(session, org, "key", "same", "lost")
+            raise LookupError
+    offered, answered = await claim(store, org, "key")
+    assert offered == answered

@@ -1,0 +1,100 @@
+"""Transactions: all or nothing, side by side, on the database's own clock."""
+
+import asyncio
+import time
+from contextlib import suppress
+
+import anyio
+import pytest
+from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
+
+from app.ids import new_id
+from app.store.base import db_now
+from app.store.session import Store, insert_if_absent
+from app.store.tables import IdempotencyKey, Org, StoredResponse
+from tests.rows import make_org
+
+pytestmark = pytest.mark.anyio
+
+
+async def count_orgs(store: Store) -> int:
+    async with store.read() as session:
+        return await session.scalar(select(func.count()).select_from(Org)) or 0
+
+
+async def test_what_an_exception_ends_leaves_nothing(store: Store) -> None:
+    with suppress(LookupError):
+        async with store.begin() as session:
+            await make_org(session)
+            raise LookupError
+    assert await count_orgs(store) == 0
+
+
+async def test_many_writers_never_find_the_database_locked(store_url: str) -> None:
+    stores = [Store(store_url) for _ in range(4)]
+
+    async def write(store: Store) -> None:
+        async with store.begin() as session:
+            seen = await session.scalar(select(func.count()).select_from(Org))
+            await make_org(session, f"{seen} {id(asyncio.current_task())}")
+
+    await asyncio.gather(*(write(stores[n % 4]) for n in range(40)))
+    assert await count_orgs(stores[0]) == 40
+    for store in stores:
+        await store.close()
+
+
+async def test_a_reader_does_not_block_a_writer_and_sees_nothing_half_done(store: Store) -> None:
+    async with store.read() as reader:
+        await reader.scalar(select(func.count()).select_from(Org))
+        with anyio.fail_after(2):
+            async with store.begin() as writer:
+                await make_org(writer)
+                assert await count_orgs(store) == 0
+        await reader.scalar(select(func.count()).select_from(Org))
+    assert await count_orgs(store) == 1
+
+
+async def test_what_a_read_session_writes_is_not_kept(store: Store) -> None:
+    async with store.read() as session:
+        await make_org(session)
+    assert await count_orgs(store) == 0
+
+
+async def test_a_row_is_inserted_once_and_a_missing_parent_is_refused(store: Store) -> None:
+    async with store.begin() as session:
+        org = await make_org(session)
+    row = {"org_id": org.id, "key": "k", "request_hash": "h", "object_id": "first", "created_at": 0.0}
+    for object_id in ("first", "second"):
+        async with store.begin() as session:
+            await session.execute(
+                insert_if_absent(session, IdempotencyKey).values({**row, "object_id": object_id}),
+            )
+    async with store.read() as session:
+        assert list(await session.scalars(select(IdempotencyKey.object_id))) == ["first"]
+    with pytest.raises(IntegrityError):
+        async with store.begin() as session:
+            await session.execute(insert_if_absent(session, IdempotencyKey).values({**row, "org_id": "nobody"}))
+
+
+async def test_the_clock_of_the_database_runs_in_epoch_seconds(store: Store) -> None:
+    before = time.time()
+    async with store.read() as session:
+        first = await session.scalar(select(db_now()))
+        second = await session.scalar(select(db_now()))
+    assert first is not None
+    assert second is not None
+    assert before - 0.1 <= first <= second <= time.time() + 0.1
+
+
+async def test_json_comes_back_as_it_went_in(store: Store) -> None:
+    body = {"text": "ü\u2028\U0001f600 \\u0000", "nested": [1, 2.5, None, {"true": True}]}
+
+    async with store.begin() as session:
+        org = await make_org(session)
+        session.add(StoredResponse(id=new_id("resp"), org_id=org.id, input_items=[body], body=body))
+    async with store.read() as session:
+        kept = await session.scalar(select(StoredResponse))
+    assert kept is not None
+    assert (kept.body, kept.input_items) == (body, [body])

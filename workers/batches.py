@@ -1,0 +1,89 @@
+"""Which rows an optimizer step sees, and the tensors they become."""
+
+import math
+import sys
+from dataclasses import dataclass
+from functools import lru_cache
+from random import Random
+
+import torch
+
+from workers.chat_data import IGNORED, Example
+
+GROUPED_BATCHES = 32  # rows are sorted by length within so many batches: little padding, still shuffled
+
+Microbatch = list[Example]  # the rows of one forward pass
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which rows each optimizer step sees: a function of seed and step alone, so a resumed run needs no more."""
+
+    examples: list[Example]
+    batch_size: int
+    gradient_accumulation_steps: int
+    n_epochs: int
+    max_steps: int | None
+    seed: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(math.ceil(len(self.examples) / self.batch_size) / self.gradient_accumulation_steps)
+
+    @property
+    def total_steps(self) -> int:
+        return min(self.steps_per_epoch * self.n_epochs, self.max_steps or sys.maxsize)
+
+    def microbatches(self, step: int) -> list[Microbatch]:
+        """Steps count from 1."""
+        epoch, at = divmod(step - 1, self.steps_per_epoch)
+        width = self.gradient_accumulation_steps
+        batches = shuffled_batches(
+            tuple(len(example.input_ids) for example in self.examples), self.batch_size, f"{self.seed}-{epoch}"
+        )
+        return [[self.examples[row] for row in batch] for batch in batches[at * width : (at + 1) * width]]
+
+
+@lru_cache(maxsize=1)
+def shuffled_batches(lengths: tuple[int, ...], batch_size: int, seed: str) -> list[list[int]]:
+    rng = Random(seed)  # noqa: S311
+    rows = rng.sample(range(len(lengths)), len(lengths))
+    window = GROUPED_BATCHES * batch_size
+    grouped = [
+        row for at in range(0, len(rows), window) for row in sorted(rows[at : at + window], key=lengths.__getitem__)
+    ]
+    batches = [grouped[at : at + batch_size] for at in range(0, len(grouped), batch_size)]
+    rng.shuffle(batches)
+    return batches
+
+
+def in_order(examples: list[Example], batch_size: int) -> list[Microbatch]:
+    return [examples[at : at + batch_size] for at in range(0, len(examples), batch_size)]
+
+
+def pad(batch: Microbatch, device: torch.device) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Padding lies to the right, where the causal mask hides it from all that counts."""
+    longest = max(len(example.input_ids) for example in batch)
+    ids = torch.tensor([example.input_ids + [0] * (longest - len(example.input_ids)) for example in batch])
+    rows = [next_tokens(example) + [IGNORED] * (longest - len(example.labels)) for example in batch]
+    return {"input_ids": ids.to(device)}, torch.tensor(rows).to(device)  # (B, T), (B, T)
+
+
+def pack(batch: Microbatch, device: torch.device) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Positions begin again with each row: by that transformers keeps the rows blind to each other."""
+    ids = torch.tensor([[token for example in batch for token in example.input_ids]])  # (1, T)
+    positions = torch.tensor([[at for example in batch for at in range(len(example.input_ids))]])  # (1, T)
+    targets = torch.tensor([[token for example in batch for token in next_tokens(example)]])  # (1, T)
+    return {"input_ids": ids.to(device), "position_ids": positions.to(device)}, targets.to(device)
+
+
+def next_tokens(example: Example) -> list[int]:
+    return [*example.labels[1:], IGNORED]
+
+
+def count_loss_tokens(batch: Microbatch) -> int:
+    return sum(label != IGNORED for example in batch for label in example.labels[1:])
+
+
+def n_tokens(batch: Microbatch) -> int:
+    return sum(len(example.input_ids) for example in batch)

@@ -1,0 +1,299 @@
+"""The supervised fine-tuning recipe, one page read downwards: python -m workers.sft RUN_DIR.
+
+config.json in; metrics.jsonl, checkpoints/ and at last adapter/ out. Exit codes: 0 the adapter is there,
+75 stopped by SIGTERM (start it again to go on), 1 failed (the last line of metrics.jsonl says why).
+"""
+
+import logging
+import math
+import pickle
+import shutil
+import signal
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+from pydantic import BaseModel, ConfigDict
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, get_scheduler
+from transformers.utils.logging import disable_progress_bar
+
+from workers.batches import Microbatch, Plan, count_loss_tokens, in_order, n_tokens
+from workers.chat_data import ChatEncoder, Example
+from workers.loss import summed_loss, validate
+from workers.run_folder import Metrics, appears_whole, checkpoint_folders
+from workers.sft_errors import FORESEEN, TrainingError, explain
+
+STOPPED_EXIT_CODE = 75  # EX_TEMPFAIL: nothing is wrong, try again
+STATE_FILE = "trainer.pt"
+log = logging.getLogger("sft")
+stop_asked = threading.Event()
+
+
+class Hyperparameters(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    n_epochs: int
+    batch_size: int  # rows of one forward pass
+    gradient_accumulation_steps: int  # forward passes of one optimizer step
+    max_steps: int | None = None
+    learning_rate: float
+    lr_scheduler_type: Literal["cosine", "linear", "constant"]
+    warmup_ratio: float
+    weight_decay: float
+    max_grad_norm: float  # 0: no clipping
+    max_seq_length: int
+    packing: bool  # rows of a forward pass lie end to end without padding, and do not see each other
+    train_on_inputs: bool
+    lora_r: int
+    lora_alpha: int
+    lora_dropout: float
+    lora_target_modules: Literal["all-linear"] | list[str]
+    use_qlora: bool
+    gradient_checkpointing: bool
+
+
+class Config(BaseModel):
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+    job_id: str
+    model_path: str
+    served_model: str  # what the engine calls the base
+    training_file: Path
+    validation_file: Path | None
+    init_adapter: Path | None
+    device: Literal["cpu", "cuda"]
+    seed: int
+    checkpoint_every_steps: int
+    keep_checkpoints: int
+    hyperparameters: Hyperparameters
+
+
+class StopAsked(Exception):
+    """SIGTERM came in the middle of an optimizer step."""
+
+
+def train(config: Config, run_dir: Path, metrics: Metrics) -> None:
+    asked = config.hyperparameters
+
+    # 1) model
+    torch.manual_seed(config.seed)
+    tokenizer = AutoTokenizer.from_pretrained(config.model_path)
+    base = load_base(config)
+
+    # 2) data
+    encoder = ChatEncoder(tokenizer, max_seq_length=asked.max_seq_length, train_on_inputs=asked.train_on_inputs)
+    examples = learnable(encoder.load(config.training_file))
+    validation = (
+        in_order(learnable(encoder.load(config.validation_file)), asked.batch_size) if config.validation_file else []
+    )
+    plan = Plan(
+        examples, asked.batch_size, asked.gradient_accumulation_steps, asked.n_epochs, asked.max_steps, config.seed
+    )
+
+    # 3) LoRA: a checkpoint goes on, else a given adapter does, else a new one begins
+    run = begin(base, config, plan, run_dir)
+    metrics.write(
+        "started",
+        total_steps=plan.total_steps,
+        n_rows=len({example.line for example in examples}),
+        n_tokens=n_tokens(examples),
+        resumed_from_step=run.step,
+        trainable_parameters=sum(p.numel() for p in run.parameters),
+    )
+
+    # 4) train
+    saved_step = run.step
+    while run.step < plan.total_steps:
+        try:
+            told = optimizer_step(run, plan.microbatches(run.step + 1), config)
+        except StopAsked:
+            if run.step > saved_step:
+                save_checkpoint(run, run_dir, metrics, config.keep_checkpoints)
+            raise
+        epoch = round(run.step / plan.steps_per_epoch, 4)
+        metrics.write("step", step=run.step, total_steps=plan.total_steps, epoch=epoch, **told)
+        if validation and (run.step % plan.steps_per_epoch == 0 or run.step == plan.total_steps):
+            metrics.write("validation", step=run.step, **validate(run.model, validation, packing=asked.packing))
+        if run.step % config.checkpoint_every_steps == 0 and run.step < plan.total_steps:
+            save_checkpoint(run, run_dir, metrics, config.keep_checkpoints)
+            saved_step = run.step
+
+    # 5) publish: the template goes along, since it is what the adapter was taught with
+    with appears_whole(run_dir / "adapter") as folder:
+        save_adapter(run.model, folder)
+        (folder / "chat_template.jinja").write_text(tokenizer.get_chat_template(), "utf-8")
+
+
+def load_base(config: Config) -> PreTrainedModel:
+    on_gpu = config.device == "cuda"
+    options: dict[str, Any] = {"dtype": torch.bfloat16 if on_gpu else torch.float32}
+    if config.hyperparameters.use_qlora:
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
+        )
+    base = AutoModelForCausalLM.from_pretrained(
+        config.model_path, device_map={"": config.device}, use_safetensors=True, **options
+    )
+    base.config.use_cache = False
+    if config.hyperparameters.use_qlora:
+        base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
+    if config.hyperparameters.gradient_checkpointing:
+        base.gradient_checkpointing_enable({"use_reentrant": False})
+        base.enable_input_require_grads()
+    return base
+
+
+def learnable(examples: list[Example]) -> list[Example]:
+    kept = [example for example in examples if example.has_loss]
+    log.info("%d examples, %d without a token to learn are left out", len(kept), len(examples) - len(kept))
+    if not kept:
+        raise TrainingError(
+            "no_trainable_tokens", "No row has an assistant token to learn within max_seq_length and its weights."
+        )
+    return kept
+
+
+@dataclass
+class Run:
+    """All that training changes."""
+
+    model: PeftModel
+    parameters: list[torch.nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    step: int = 0
+    trained_tokens: int = 0
+    train_loss: float = math.nan
+
+    def state(self) -> dict[str, Any]:
+        counts = {"step": self.step, "trained_tokens": self.trained_tokens, "train_loss": self.train_loss}
+        return {**counts, "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
+
+    def go_on_from(self, state: dict[str, Any]) -> None:
+        self.step, self.trained_tokens, self.train_loss = (state[k] for k in ("step", "trained_tokens", "train_loss"))
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+
+
+def begin(base: PreTrainedModel, config: Config, plan: Plan, run_dir: Path) -> Run:
+    asked = config.hyperparameters
+    for folder in checkpoint_folders(run_dir / "checkpoints"):
+        try:
+            # weights_only: no code of a tampered file runs; and it is our own file
+            state = torch.load(folder / STATE_FILE, map_location=config.device, weights_only=True)
+            model = PeftModel.from_pretrained(base, folder, is_trainable=True)
+        except (OSError, EOFError, RuntimeError, SafetensorError, pickle.UnpicklingError, ValueError) as error:
+            log.warning("%s is not sound, trying the one before: %s", folder.name, error)
+            continue
+        run = new_run(model, asked, plan.total_steps)
+        run.go_on_from(state)
+        return run
+    if config.init_adapter:
+        model = PeftModel.from_pretrained(base, config.init_adapter, is_trainable=True)
+    else:
+        model = get_peft_model(base, new_lora(asked))
+    model.peft_config["default"].base_model_name_or_path = config.served_model
+    return new_run(model, asked, plan.total_steps)
+
+
+def new_lora(asked: Hyperparameters) -> LoraConfig:
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=asked.lora_r,
+        lora_alpha=asked.lora_alpha,
+        lora_dropout=asked.lora_dropout,
+        target_modules=asked.lora_target_modules,
+        bias="none",
+    )
+
+
+def new_run(model: PeftModel, asked: Hyperparameters, total_steps: int) -> Run:
+    model.train()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=asked.learning_rate, weight_decay=asked.weight_decay)
+    kind = {"constant": "constant_with_warmup"}.get(asked.lr_scheduler_type, asked.lr_scheduler_type)
+    warmup_steps = round(asked.warmup_ratio * total_steps)
+    schedule = get_scheduler(kind, optimizer, num_warmup_steps=warmup_steps, num_training_steps=total_steps)
+    return Run(model, parameters, optimizer, schedule)
+
+
+def optimizer_step(run: Run, microbatches: list[Microbatch], config: Config) -> dict[str, float]:
+    # Dropout hangs on the step alone, so that a resumed run goes the very way of an undisturbed one.
+    torch.manual_seed(config.seed + run.step)
+    started_at = time.monotonic()
+    n_loss_tokens = sum(map(count_loss_tokens, microbatches))
+    total_loss, n_correct = 0.0, 0
+    run.optimizer.zero_grad()
+    for batch in microbatches:
+        if stop_asked.is_set():
+            raise StopAsked
+        loss, correct = summed_loss(run.model, batch, packing=config.hyperparameters.packing)
+        # By the tokens of the whole step: a mean of means would weigh short answers more than long ones.
+        (loss / n_loss_tokens).backward()
+        total_loss += loss.item()
+        n_correct += correct
+    grad_norm = torch.nn.utils.clip_grad_norm_(run.parameters, config.hyperparameters.max_grad_norm or math.inf).item()
+    run.train_loss = total_loss / n_loss_tokens
+    if not (math.isfinite(run.train_loss) and math.isfinite(grad_norm)):
+        raise TrainingError(
+            "loss_not_finite", f"Step {run.step + 1}: the loss is no number; try a lower learning_rate."
+        )
+    learning_rate = run.schedule.get_last_lr()[0]
+    run.optimizer.step()
+    run.schedule.step()
+    run.step += 1
+    seen_tokens = sum(map(n_tokens, microbatches))
+    run.trained_tokens += seen_tokens
+    return {
+        "train_loss": run.train_loss,
+        "train_mean_token_accuracy": n_correct / n_loss_tokens,
+        "learning_rate": learning_rate,
+        "grad_norm": grad_norm,
+        "tokens_per_second": seen_tokens / (time.monotonic() - started_at),
+        "trained_tokens": run.trained_tokens,
+    }
+
+
+def save_checkpoint(run: Run, run_dir: Path, metrics: Metrics, keep: int) -> None:
+    name = f"checkpoints/step-{run.step}"
+    with appears_whole(run_dir / name) as folder:
+        save_adapter(run.model, folder)
+        torch.save(run.state(), folder / STATE_FILE)
+    metrics.write("checkpoint", step=run.step, path=name, train_loss=run.train_loss)
+    for old in checkpoint_folders(run_dir / "checkpoints")[keep:]:
+        shutil.rmtree(old)
+
+
+def save_adapter(model: PeftModel, folder: Path) -> None:
+    model.save_pretrained(folder, save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+
+
+def main(run_dir: Path) -> int:
+    signal.signal(signal.SIGTERM, lambda *_: stop_asked.set())
+    config = Config.model_validate_json((run_dir / "config.json").read_bytes())
+    metrics = Metrics(run_dir / "metrics.jsonl")
+    try:
+        if not (run_dir / "adapter").exists():
+            train(config, run_dir, metrics)
+        metrics.finish()
+    except StopAsked:
+        return STOPPED_EXIT_CODE
+    except FORESEEN as error:
+        code, message = explain(error)
+        log.exception(message)
+        metrics.write("error", code=code, message=message)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    disable_progress_bar()
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,32 @@
+"""Failures of the recipe that were foreseen, in words for the owner of the job."""
+
+import errno
+
+import torch
+
+from workers.chat_data import RowError
+
+
+class TrainingError(Exception):
+    """A foreseen failure; its message is for the owner of the job."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+FORESEEN = (TrainingError, RowError, torch.OutOfMemoryError, OSError)
+
+
+def explain(error: Exception) -> tuple[str, str]:
+    match error:
+        case TrainingError():
+            return error.code, str(error)
+        case RowError():
+            return "invalid_training_file", str(error)
+        case torch.OutOfMemoryError():
+            return "out_of_memory", "The device's memory ran out; try a smaller batch_size or max_seq_length."
+        case OSError(errno=errno.ENOSPC):
+            return "disk_full", "The disk is full."
+        case _:
+            return "io_error", "The model or a file could not be read or written."
