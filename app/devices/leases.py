@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import CursorResult, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.catalog.spec import GpuChoice
@@ -36,8 +36,12 @@ async def held(session: AsyncSession) -> set[str]:
     return set(rows)
 
 
-async def extend(session: AsyncSession, holder: str, *, seconds: float) -> None:
-    await session.execute(update(DeviceLease).where(DeviceLease.holder == holder).values(expires_at=db_now() + seconds))
+async def extend(session: AsyncSession, holder: str, *, seconds: float) -> int:
+    """How many devices the holder still has: others may have taken those whose lease ran out."""
+    mine = update(DeviceLease).where(DeviceLease.holder == holder)
+    result = await session.execute(mine.values(expires_at=db_now() + seconds))
+    assert isinstance(result, CursorResult)
+    return result.rowcount
 
 
 async def release(session: AsyncSession, holder: str) -> None:

@@ -38,7 +38,10 @@ class Draining(Unavailable):
 
 
 class EnginePool:
-    """One engine per (model, GPU type). Somebody calls `look_after()` now and then, and `drain()` at the end."""
+    """One engine per (model, GPU type).
+
+    Somebody calls `hold_devices()` and `look_after()` now and then, and `drain()` at the end.
+    """
 
     def __init__(self, settings: Settings, store: Store, storage: Storage, devices: Sequence[Device]) -> None:
         self._settings = settings
@@ -81,13 +84,19 @@ class EnginePool:
             for holder in holders:
                 await leases.release(session, holder)
 
-    async def look_after(self) -> None:
-        """Now and then: hold on to the devices, stop engines that idle for long, end those that hang."""
+    async def hold_devices(self) -> None:
+        """Well within every lease: hold on to the devices, stop engines that have lost theirs to others."""
+        lost = []
         async with self._store.begin() as session:
             for engine in self.engines:
-                await leases.extend(session, engine.id, seconds=self._settings.lease_seconds)
-        for engine in self.engines:
-            await self._look_after(engine)
+                held = await leases.extend(session, engine.id, seconds=self._settings.lease_seconds)
+                if held < len(engine.devices):
+                    lost.append(engine)
+        await self._retire(*lost)
+
+    async def look_after(self) -> None:
+        """Now and then: stop engines that idle for long, end those that hang; that takes as long as they are silent."""
+        await asyncio.gather(*(self._look_after(engine) for engine in self.engines))
 
     async def _look_after(self, engine: Engine) -> None:
         now = time.monotonic()
@@ -102,11 +111,10 @@ class EnginePool:
     async def give_way(self, gpu: GpuChoice) -> None:
         """Stop idle engines until `gpu` is free; does nothing when busy ones are in the way."""
         async with self._placing:
-            running = self._running()
             missing = gpu.count - await self._count_free(gpu.type)
-            chosen = [self.engines[index] for index in evictable(gpu, running, missing=missing) or ()]
-            for engine in chosen:
-                await self._retire(engine)
+            # From here to the eviction nothing may wait: an idle engine could be leased meanwhile.
+            chosen = evictable(gpu, self._running(), missing=missing) or ()
+            await self._retire(*(self.engines[index] for index in chosen))
 
     async def drain(self, *, grace_seconds: float) -> None:
         """Refuse new leases, let the running ones end, stop all engines."""
@@ -114,7 +122,8 @@ class EnginePool:
         with anyio.move_on_after(grace_seconds):
             while any(engine.in_flight for engine in self.engines):
                 await anyio.sleep(0.05)
-        await asyncio.gather(*(self._retire(engine) for engine in self.engines))
+        async with self._placing:
+            await self._retire(*self.engines)
 
     async def _occupy(self, target: Target, deadline: float) -> Engine:
         while True:
@@ -133,15 +142,17 @@ class EnginePool:
 
     async def _place(self, target: Target) -> Engine | None:
         """None when nothing can be had right now."""
-        gpu, running = target.gpu, self._running()
+        if self._draining:
+            raise Draining
+        gpu = target.gpu
         total = sum(device.type == gpu.type for device in self._devices)
         free = await self._count_free(gpu.type) if not self.find(target.model.id, gpu) else 0
-        match place(target.model.id, gpu, running, free=free, total=total):
+        # From here to the eviction nothing may wait: an idle engine could be leased meanwhile.
+        match place(target.model.id, gpu, self._running(), free=free, total=total):
             case Reuse(index):
                 return self.engines[index]
             case Start(evict):
-                for engine in [self.engines[i] for i in evict]:
-                    await self._retire(engine)
+                await self._retire(*(self.engines[index] for index in evict))
                 return await self._add(target)
             case Refuse(reason):
                 raise NoCapacity(f"{target.model.id} cannot run: {reason}.")
@@ -159,9 +170,14 @@ class EnginePool:
         self._engines[engine.key] = engine
         return engine
 
-    async def _retire(self, engine: Engine) -> None:
-        log.info("engine stopping", model=engine.model.id, gpu=str(engine.key.gpu))
-        self._engines.pop(engine.key, None)  # first, so that nobody leases what is about to stop
+    async def _retire(self, *engines: Engine) -> None:
+        for engine in engines:  # first, so that nobody leases what is about to stop
+            log.info("engine stopping", model=engine.model.id, gpu=str(engine.key.gpu))
+            if self._engines.get(engine.key) is engine:
+                del self._engines[engine.key]
+        await asyncio.gather(*(self._stop(engine) for engine in engines))
+
+    async def _stop(self, engine: Engine) -> None:
         await engine.stop()
         async with self._store.begin() as session:
             await leases.release(session, engine.id)

@@ -29,6 +29,7 @@ def start_loops(
     steps: list[tuple[str, Step, float]] = [
         ("publish", publisher.step, settings.poll_seconds),
         ("share devices", lambda: make_room(store, pool), 2 * settings.poll_seconds),
+        ("hold devices", pool.hold_devices, settings.lease_seconds / 4),
         ("look after engines", pool.look_after, settings.lease_seconds / 4),
         ("sweep files", lambda: sweep_files(store, storage), ORPHAN_FILE_SECONDS),
     ]

@@ -158,7 +158,7 @@ async def test_stops_while_a_start_is_being_given_up_leave_nothing(tmp_path: Pat
         for _ in range(n_stops):
             stops.append(asyncio.create_task(engine.stop()))
             await asyncio.sleep(0.1)
-        await asyncio.wait([waiting, *stops])
+        await asyncio.gather(waiting, *stops, return_exceptions=True)
         assert (engine.state, processes_of(tmp_path), leftovers(tmp_path)) == (State.STOPPED, [], [])
 
 

@@ -1,0 +1,308 @@
+"""The pool: who gets an engine, who waits, who must go, and what is left at the end."""
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from sqlalchemy import select, update
+
+from app.catalog.resolve import Target
+from app.catalog.spec import GpuChoice
+from app.devices import leases
+from app.devices.inventory import declared
+from app.engines.engine import Engine, StartFailed, State
+from app.engines.pool import Draining, EnginePool, NoCapacity
+from app.files.storage import Storage
+from app.store.session import Store
+from app.store.tables import DeviceLease
+from tests.engines.running import processes_of, simulating, write_adapter
+from tests.eventually import eventually
+from tests.rows import target
+from tests.stores import SqliteStores
+
+pytestmark = pytest.mark.anyio
+
+CPU = GpuChoice(type="CPU", count=1)
+A_LITTLE = 0.4  # seconds, of a wait that is not to end
+
+
+@pytest.fixture
+async def store(sqlite_stores: SqliteStores) -> AsyncIterator[Store]:
+    """On one database: what differs between the two is tested with the leases."""
+    store = Store(sqlite_stores.new_url())
+    yield store
+    await store.close()
+
+
+@asynccontextmanager
+async def pool_on(
+    store: Store, folder: Path, *, devices: Sequence[str] = ("CPU:2",), **changes: Any
+) -> AsyncIterator[EnginePool]:
+    pool = EnginePool(simulating(folder, **changes), store, Storage(folder), declared(devices))
+    try:
+        yield pool
+    finally:
+        await pool.drain(grace_seconds=0.1)
+
+
+async def use(pool: EnginePool, wanted: Target) -> Engine:
+    async with pool.lease(wanted) as engine:
+        assert await engine.client.answers(wanted.engine_name, within_seconds=10)
+        return engine
+
+
+async def hold(pool: EnginePool, wanted: Target, until: asyncio.Event) -> None:
+    async with pool.lease(wanted):
+        await until.wait()
+
+
+async def stays_waiting(task: asyncio.Task[Any]) -> bool:
+    await asyncio.wait([task], timeout=A_LITTLE)
+    return not task.done()
+
+
+def names(pool: EnginePool) -> set[str]:
+    return {engine.model.id[-1] for engine in pool.engines}
+
+
+async def holders(store: Store) -> list[str]:
+    async with store.read() as session:
+        return list(await session.scalars(select(DeviceLease.holder)))
+
+
+async def test_leases_of_one_target_share_an_engine(tmp_path: Path, store: Store) -> None:
+    async with pool_on(store, tmp_path) as pool:
+        engines = await asyncio.gather(*(use(pool, target()) for _ in range(6)))
+        assert len(set(map(id, engines))) == len(processes_of(tmp_path)) == engines[0].starts == 1
+        assert engines[0].in_flight == 0
+        assert await holders(store) == [engines[0].id]
+
+
+async def test_the_engine_that_was_used_longest_ago_gives_way(tmp_path: Path, store: Store) -> None:
+    async with pool_on(store, tmp_path) as pool:
+        for model in "aba":
+            await use(pool, target(model))
+        await use(pool, target("c"))
+        assert names(pool) == {"a", "c"}
+        assert len(processes_of(tmp_path)) == 2
+        assert sorted(await holders(store)) == sorted(engine.id for engine in pool.engines)
+
+
+async def test_a_busy_engine_is_never_evicted_and_who_waits_is_served_when_it_is_free(
+    tmp_path: Path, store: Store
+) -> None:
+    async with pool_on(store, tmp_path, devices=["CPU:1"]) as pool:
+        async with pool.lease(target("a")) as busy:
+            waiting = asyncio.create_task(use(pool, target("b")))
+            assert await stays_waiting(waiting)
+            assert busy.is_ready
+        assert (await waiting).model.id == "test/b"
+        assert names(pool) == {"b"}
+
+
+async def test_an_idle_engine_that_is_leased_while_it_is_to_be_evicted_stays(tmp_path: Path, store: Store) -> None:
+    async with pool_on(store, tmp_path, devices=["CPU:1"]) as pool:
+        await use(pool, target("a"))
+        waiting = asyncio.create_task(use(pool, target("b")))
+        await asyncio.sleep(0)  # it has begun to look for a place
+        async with pool.lease(target("a")) as busy:
+            assert await stays_waiting(waiting)
+            assert busy.is_ready
+        await waiting
+
+
+async def test_an_idle_engine_that_is_leased_while_it_is_to_give_way_stays(tmp_path: Path, store: Store) -> None:
+    async with pool_on(store, tmp_path, devices=["CPU:1"]) as pool:
+        await use(pool, target("a"))
+        giving_way = asyncio.create_task(pool.give_way(CPU))
+        await asyncio.sleep(0)
+        async with pool.lease(target("a")) as busy:
+            await giving_way
+            assert busy.is_ready
+
+
+async def test_engines_give_way_to_a_job_unless_they_are_busy_or_not_in_the_way(tmp_path: Path, store: Store) -> None:
+    async with pool_on(store, tmp_path, devices=["CPU:2", "A100:1"]) as pool:
+        await use(pool, target("a"))
+        await pool.give_way(CPU)
+        assert names(pool) == {"a"}  # the other slot is free
+        async with pool.lease(target("b")):
+            await pool.give_way(CPU)
+            assert names(pool) == {"b"}
+            await pool.give_way(GpuChoice(type="CPU", count=2))
+            await pool.give_way(GpuChoice(type="A100", count=1))
+            assert names(pool) == {"b"}
+        assert len(await holders(store)) == 1
+
+
+async def test_a_device_that_a_job_holds_is_waited_for_within_the_budget(tmp_path: Path, store: Store) -> None:
+    async with store.begin() as session:
+        assert await leases.acquire(session, declared(["CPU:1"]), CPU, "ftjob-1", seconds=60)
+    async with pool_on(store, tmp_path, devices=["CPU:1"], cold_start_seconds=A_LITTLE) as pool:
+        with pytest.raises(NoCapacity) as refused:
+            await use(pool, target())
+        assert refused.value.headers["Retry-After"]
+    async with pool_on(store, tmp_path, devices=["CPU:1"]) as pool:
+        waiting = asyncio.create_task(use(pool, target()))
+        assert await stays_waiting(waiting)
+        async with store.begin() as session:
+            await leases.release(session, "ftjob-1")
+        await waiting
+
+
+async def test_more_devices_than_there_are_is_refused_at_once(tmp_path: Path, store: Store) -> None:
+    async with pool_on(store, tmp_path) as pool:
+        with pytest.raises(NoCapacity, match="CPU:3 is more than the 2"):
+            await use(pool, target(gpu="CPU:3"))
+
+
+async def test_two_gateways_never_use_more_devices_than_there_are(tmp_path: Path, store: Store) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    async with pool_on(store, here, devices=["CPU:1"]) as first, pool_on(store, there, devices=["CPU:1"]) as second:
+        released = asyncio.Event()
+        holding = [asyncio.create_task(hold(pool, target(), released)) for pool in (first, second)]
+        await eventually(lambda: any(engine.is_ready for pool in (first, second) for engine in pool.engines))
+        assert await stays_waiting(holding[0]) or await stays_waiting(holding[1])
+        assert len(first.engines) + len(second.engines) == 1
+        assert len(processes_of(tmp_path)) == 1
+        for task in holding:
+            task.cancel()
+        await asyncio.gather(*holding, return_exceptions=True)
+
+
+async def test_a_start_that_fails_is_told_to_who_waits_and_keeps_nobody_busy(tmp_path: Path, store: Store) -> None:
+    async with pool_on(store, tmp_path, simulate_faults=["start_fails"]) as pool:
+        with pytest.raises(StartFailed):
+            await use(pool, target())
+        [engine] = pool.engines
+        assert engine.in_flight == 0
+
+
+async def test_who_leaves_in_the_cold_start_keeps_nobody_busy(tmp_path: Path, store: Store) -> None:
+    async with pool_on(store, tmp_path) as pool:
+        waiting = asyncio.create_task(use(pool, target()))
+        await eventually(lambda: pool.engines and pool.engines[0].state is State.STARTING)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        assert pool.engines[0].in_flight == 0
+        await eventually(lambda: pool.engines[0].is_ready)
+
+
+async def test_an_adapter_is_there_again_after_a_crash(tmp_path: Path, store: Store) -> None:
+    async with pool_on(store, tmp_path) as pool:
+        wanted = target(adapter=write_adapter(Storage(tmp_path)))
+        engine = await use(pool, wanted)
+        assert engine._process
+        engine._process.kill()
+        await eventually(lambda: engine.state is State.STOPPED)
+        assert await use(pool, wanted) is engine
+        assert engine.starts == 2
+
+
+async def test_an_engine_that_hangs_is_ended_and_starts_again(tmp_path: Path, store: Store) -> None:
+    options = {"stream_silence_seconds": 0.2, "engine_stop_seconds": 0.2}
+    async with pool_on(store, tmp_path, **options) as pool:
+        engine = await use(pool, target())
+        async with pool.lease(target()):
+            assert engine._process
+            engine._process.send_signal(signal.SIGSTOP)
+            await eventually(lambda: engine.is_silent(time.monotonic(), 0.2))
+            await pool.look_after()
+            assert engine.state is State.STOPPED
+        assert await use(pool, target()) is engine
+        assert engine.starts == 2
+
+
+async def test_an_engine_that_is_only_slow_is_left_alone(tmp_path: Path, store: Store) -> None:
+    async with pool_on(store, tmp_path, stream_silence_seconds=0.2) as pool, pool.lease(target()) as engine:
+        hanging = {"model": "test/a", "messages": [{"role": "user", "content": "[simulate: hang=0]"}]}
+        slow = asyncio.create_task(engine.client.chat(hanging).__aenter__())
+        await eventually(lambda: engine.is_silent(time.monotonic(), 0.2))
+        await pool.look_after()
+        assert engine.is_ready
+        slow.cancel()
+        await asyncio.wait([slow])
+
+
+async def test_an_engine_that_idles_for_long_is_stopped(tmp_path: Path, store: Store) -> None:
+    async with pool_on(store, tmp_path, engine_idle_seconds=0.01) as pool:
+        async with pool.lease(target()):
+            await pool.look_after()
+            assert names(pool) == {"a"}
+        await anyio.sleep(0.02)
+        await pool.look_after()
+        assert (names(pool), await holders(store), processes_of(tmp_path)) == (set(), [], [])
+
+
+async def test_devices_are_held_while_another_engine_hangs(tmp_path: Path, store: Store) -> None:
+    options = {"stream_silence_seconds": 0.5, "engine_stop_seconds": 0.2}
+    async with pool_on(store, tmp_path, **options) as pool, pool.lease(target("a")) as engine:
+        assert engine._process
+        engine._process.send_signal(signal.SIGSTOP)
+        await eventually(lambda: engine.is_silent(time.monotonic(), 0.5))
+        looking = asyncio.create_task(pool.look_after())
+        async with store.begin() as session:
+            await session.execute(update(DeviceLease).values(expires_at=0.0))
+        await pool.hold_devices()
+        async with store.read() as session:
+            assert len(await leases.held(session)) == 1
+        assert not looking.done()
+        await looking
+
+
+async def test_an_engine_whose_devices_are_somebody_elses_is_stopped(tmp_path: Path, store: Store) -> None:
+    async with pool_on(store, tmp_path) as pool:
+        await use(pool, target())
+        async with store.begin() as session:
+            await session.execute(update(DeviceLease).values(holder="ftjob-1"))
+        await pool.hold_devices()
+        assert (names(pool), processes_of(tmp_path), await holders(store)) == (set(), [], ["ftjob-1"])
+
+
+async def test_an_engine_that_goes_twice_does_not_take_its_successor_along(tmp_path: Path, store: Store) -> None:
+    async with pool_on(store, tmp_path) as pool:
+        first = await use(pool, target())
+        await pool._retire(first)
+        second = await use(pool, target())
+        await pool._retire(first)
+        assert pool.engines == [second]
+        assert second.is_ready
+
+
+async def test_a_drain_lets_what_runs_end_and_takes_nothing_new(tmp_path: Path, store: Store) -> None:
+    async with pool_on(store, tmp_path) as pool:
+        released = asyncio.Event()
+        running = asyncio.create_task(hold(pool, target(), released))
+        await eventually(lambda: pool.engines and pool.engines[0].is_ready)
+        draining = asyncio.create_task(pool.drain(grace_seconds=30))
+        assert await stays_waiting(draining)
+        with pytest.raises(Draining):
+            await use(pool, target())
+        assert pool.engines[0].is_ready
+        released.set()
+        await asyncio.gather(running, draining)
+        assert (pool.engines, await holders(store), processes_of(tmp_path)) == ([], [], [])
+
+
+async def test_a_drain_does_not_wait_longer_than_its_grace(tmp_path: Path, store: Store) -> None:
+    async with pool_on(store, tmp_path) as pool, pool.lease(target()):
+        with anyio.fail_after(5):
+            await pool.drain(grace_seconds=0.1)
+        assert processes_of(tmp_path) == []
+
+
+async def test_who_was_looking_for_a_place_when_the_drain_came_starts_nothing(tmp_path: Path, store: Store) -> None:
+    async with pool_on(store, tmp_path) as pool:
+        late = asyncio.create_task(use(pool, target()))
+        waiting = asyncio.create_task(use(pool, target("b")))  # behind it
+        await asyncio.sleep(0)
+        await pool.drain(grace_seconds=0.1)
+        await asyncio.gather(late, waiting, return_exceptions=True)
+        await eventually(lambda: not processes_of(tmp_path))
+        assert (pool.engines, await holders(store)) == ([], [])
