@@ -8,6 +8,7 @@ import httpx
 import openai
 import orjson
 import pytest
+from openai.types.fine_tuning import FineTuningJob
 
 from app.settings import ROOT
 from tests.eventually import until
@@ -25,7 +26,7 @@ def client(real: Server, real_org: TestOrg) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{real.url}/v1", api_key=real_org.key, max_retries=0, timeout=180)
 
 
-def start_job(client: openai.OpenAI, **hyperparameters: Any) -> openai.types.fine_tuning.FineTuningJob:
+def start_job(client: openai.OpenAI, **hyperparameters: Any) -> FineTuningJob:
     with (DEMO / "train.jsonl").open("rb") as file:
         uploaded = client.files.create(file=file, purpose="fine-tune")
     numbers: Any = {**orjson.loads((DEMO / "hyperparameters.json").read_bytes()), **hyperparameters}
@@ -92,7 +93,7 @@ def test_what_was_trained_is_charged_once(real: Server, real_org: TestOrg) -> No
     assert usage["gpu_spend_cents"] >= 0
 
 
-def finished(client: openai.OpenAI, job_id: str) -> openai.types.fine_tuning.FineTuningJob | None:
+def finished(client: openai.OpenAI, job_id: str) -> FineTuningJob | None:
     job = client.fine_tuning.jobs.retrieve(job_id)
     return job if job.status in FINAL else None
 
