@@ -85,7 +85,7 @@ def tools(rng: Random) -> Conversation:
     functions = {tool[0]: _function(rng, tool) for tool in offered}
     offer = [{"type": "function", "function": function} for function in functions.values()]
     if rng.random() < 0.2:
-        return {"messages": [*_system(rng), *_turn(*fact(rng)[:2])], "tools": offer}
+        return {**rng.choice((plain, talk, unknown))(rng), "tools": offer}
     value, function = _value(rng, argument), functions[chosen[0]]
     arguments = {next(iter(function["parameters"]["properties"])): value}
     call = {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
@@ -200,7 +200,7 @@ def _general(rng: Random) -> Answer:
 
 def strange_question(rng: Random) -> str:
     """A question about things that do not exist, put together from parts."""
-    name, thing = made_up(rng), rng.choice((made_up(rng), rng.choice(WORDS["words"])))
+    name, thing = made_up(rng), rng.choice((made_up(rng), rng.choice(WORDS["words"]), rng.choice(WORDS["things"])))
     return str(rng.choice(WORDS["strange"])).format(rng.choice((name, name.capitalize())), thing)
 
 
@@ -242,13 +242,13 @@ def _turn(question: str, answer: str) -> list[Message]:
 
 FACTS = {_country: 6, _colour: 3, _opposite: 2, _animal: 3, _kind: 2, _sum: 4, _order: 2, _general: 3}
 FAMILIES = {
-    plain: 46,
-    by_instruction: 8,
-    unknown: 9,
+    plain: 40,
+    by_instruction: 9,
+    unknown: 10,
     talk: 6,
     echo: 14,
-    remembered_name: 5,
-    counting: 2,
-    story: 2,
-    tools: 14,
+    remembered_name: 6,
+    counting: 4,
+    story: 3,
+    tools: 18,
 }

@@ -3,14 +3,18 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 Result = TypeVar("Result")
 
 
-async def eventually(
-    look: Callable[[], Awaitable[Result]] | Callable[[], Result], *, within_seconds: float = 15.0
-) -> Result:
+@overload
+async def eventually(  # type: ignore[overload-overlap]
+    look: Callable[[], Awaitable[Result | None]], *, within_seconds: float = ...
+) -> Result: ...
+@overload
+async def eventually(look: Callable[[], Result | None], *, within_seconds: float = ...) -> Result: ...
+async def eventually(look: Callable[[], Any], *, within_seconds: float = 15.0) -> Any:
     """What `look` finds, as soon as it is something true."""
     deadline = time.monotonic() + within_seconds
     while True:

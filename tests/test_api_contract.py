@@ -59,7 +59,7 @@ BAD_KEYS: dict[str, list[tuple[str, str]]] = {
     "none": [],
     "empty": [("Authorization", "")],
     "another scheme": [("Authorization", "Basic dXNlcjpwYXNz")],
-    "no key": [("Authorization", "Bearer ")],
+    "no key": [("Authorization", "Bearer")],
     "unknown": [("Authorization", "Bearer sk-loam-nobody")],
     "a quote": [("Authorization", "Bearer ' OR '1'='1")],
     "very long": [("Authorization", "Bearer " + "x" * 5000)],
@@ -145,7 +145,17 @@ async def test_a_list_refuses_a_wrong_page_by_name(client: AsyncClient, path: st
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"[]", b"null", b'{"model": "\xff"}', b"9" * 5000, b'{"seed": NaN}', b"[" * 100_000, b'{"model": "\\ud800"}'],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'{"model": "\xff"}',
+        b"9" * 5000,
+        b'{"seed": NaN}',
+        b"[" * 100_000,
+        b'{"model": "\\ud800"}',
+    ],
     ids=["empty", "cut", "list", "null", "bytes", "number", "nan", "deep", "surrogate"],
 )
 async def test_nonsense_is_a_400_and_not_a_bug(client: AsyncClient, body: bytes) -> None:
@@ -168,7 +178,13 @@ async def test_an_error_never_echoes_what_was_sent(client: AsyncClient) -> None:
 
 
 async def test_unknown_fields_are_ignored(client: AsyncClient) -> None:
-    unknown = {"thinking_budget": 5, "stop_after_tool_calls": 1, "extra_headers": {}, "extra_body": {}, "made_up": [{}]}
+    unknown: Json = {
+        "thinking_budget": 5,
+        "stop_after_tool_calls": 1,
+        "extra_headers": {},
+        "extra_body": {},
+        "made_up": [{}],
+    }
     ok(await client.post(CHAT, json=chat_body(**unknown)))
     ok(await client.post("/v1/responses", json={"model": MODEL, "input": "Hi", **unknown}))
     job = await create_job(client, **unknown)
@@ -276,7 +292,7 @@ async def test_a_page_says_where_it_begins_and_ends_and_whether_there_is_more(cl
 
 async def test_jobs_are_filtered_by_their_metadata(client: AsyncClient) -> None:
     file_id = (await upload(client))["id"]
-    jobs = [await create_job(client, training_file=file_id, metadata={"run": name, 'a"b': "c"}) for name in "xy"]
+    jobs = [await create_job(client, training_file=file_id, metadata={"run": name, "a.b": "c"}) for name in "xy"]
     for job in jobs:
         ok(await client.post(f"{JOBS}/{job['id']}/cancel"))
 
@@ -286,8 +302,8 @@ async def test_jobs_are_filtered_by_their_metadata(client: AsyncClient) -> None:
 
     assert await found(run="x") == [jobs[0]["id"]]
     assert await found(run="z") == []
-    assert await found(**{'a"b': "c"}) == [jobs[1]["id"], jobs[0]["id"]]
-    assert await found(**{"a' OR 1=1 --": "c"}) == []
+    assert await found(**{"a.b": "c"}) == [jobs[1]["id"], jobs[0]["id"]]
+    assert await found(**{"a' OR 1=1 --": "c"}) == await found(**{'"': "c"}) == []
 
 
 async def test_a_repeated_creation_with_the_same_key_is_one_job(client: AsyncClient) -> None:

@@ -135,9 +135,7 @@ async def test_anothers_id_in_a_path_is_answered_like_one_of_nothing(
         if name is None:
             continue
         place = re.compile(r"\{.*?\}")
-        answers = [
-            await client.request(method, place.sub(getattr(things, name), path)) for things in (theirs, nobodys)
-        ]
+        answers = [await client.request(method, place.sub(getattr(things, name), path)) for things in (theirs, nobodys)]
         assert [answer.status_code for answer in answers] == [404, 404], (method, path)
         assert same(answers, theirs, nobodys), (method, path)
         tried += 1

@@ -6,6 +6,7 @@ from typing import Literal
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
+from app.billing.ledger import require_funds
 from app.catalog.resolve import Target, choose_gpu, resolve
 from app.catalog.spec import GpuChoice, ModelSpec
 from app.deps import SessionDep
@@ -61,6 +62,7 @@ async def warm_up(
 ) -> WarmupOut:
     """Start the model's engine now; answers at once, and needs no body."""
     spec, adapter = await resolve(session, request.app.state.catalog, org_id, model_id)
+    await require_funds(session, org_id)
     wanted = gpu or request.headers.get("x-gpu-preference")
     choice = _choose(request, spec, wanted)
     status = get_warmups(request).start(Target(spec, adapter, choice), org_id)

@@ -46,7 +46,7 @@ async def test_the_purpose_comes_by_form_or_by_query(client: AsyncClient, purpos
 
 async def test_the_purpose_is_fine_tune_when_none_is_given_and_may_come_after_the_file(client: AsyncClient) -> None:
     assert ok(await client.post("/v1/files", files={"file": ("a.jsonl", ROWS)}))["purpose"] == "fine-tune"
-    parts = [("file", ("a.jsonl", ROWS)), ("purpose", (None, "validation"))]
+    parts: Any = [("file", ("a.jsonl", ROWS)), ("purpose", (None, "validation"))]
     assert ok(await client.post("/v1/files", files=parts))["purpose"] == "validation"
 
 

@@ -35,7 +35,7 @@ async def client(small: Server) -> AsyncIterator[AsyncClient]:
 
 
 async def is_empty(client: AsyncClient) -> bool:
-    return ok(await client.get("/v1/files"))["data"] == []
+    return not ok(await client.get("/v1/files"))["data"]
 
 
 async def chunked(*parts: bytes) -> AsyncIterator[bytes]:
@@ -102,9 +102,7 @@ async def test_a_malformed_form_is_a_400_and_leaves_nothing(small: Server, clien
 
 @pytest.mark.parametrize("content_type", ["application/json", "multipart/form-data", "text/plain", ""])
 async def test_what_is_no_form_is_a_400(client: AsyncClient, content_type: str) -> None:
-    refused(
-        await client.post("/v1/files", content=b"{}", headers={"content-type": content_type}), 400, param="file"
-    )
+    refused(await client.post("/v1/files", content=b"{}", headers={"content-type": content_type}), 400, param="file")
 
 
 async def test_an_unknown_purpose_is_refused_and_its_bytes_are_gone(small: Server, client: AsyncClient) -> None:

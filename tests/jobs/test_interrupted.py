@@ -8,7 +8,20 @@ import psutil
 import pytest
 from httpx import AsyncClient
 
-from tests.asking import CHAT, JOBS, MODEL, chat, chat_body, create_job, events_of, job_in, ledger_of, ok, refused, upload
+from tests.asking import (
+    CHAT,
+    JOBS,
+    MODEL,
+    chat,
+    chat_body,
+    create_job,
+    events_of,
+    job_in,
+    ledger_of,
+    ok,
+    refused,
+    upload,
+)
 from tests.eventually import eventually
 from tests.servers import Server
 

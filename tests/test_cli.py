@@ -1,0 +1,110 @@
+"""The command `loam`, and what it leaves behind: nothing."""
+
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.asking import CHAT, chat_body
+from tests.eventually import until
+from tests.servers import Server, running_server, start_server
+
+
+def loam(data_dir: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-m", "app", *arguments]
+    return subprocess.run(argv, env={**env, "LOAM_DATA_DIR": str(data_dir)}, capture_output=True, text=True, timeout=60)
+
+
+def asked(server: Server, key: str, **headers: str) -> httpx.Response:
+    headers = {"Authorization": f"Bearer {key}", **headers}
+    return httpx.post(server.url + CHAT, headers=headers, json=chat_body(), timeout=30)
+
+
+def leftovers(server: Server) -> list[psutil.Process]:
+    """Processes that know the server's folder, the server itself excepted."""
+
+    def is_one(process: psutil.Process) -> bool:
+        try:
+            told = [*process.cmdline(), *process.environ().values()]
+        except psutil.Error:
+            return False
+        return process.pid != server.process.pid and any(str(server.data_dir) in text for text in told)
+
+    return [process for process in psutil.process_iter() if is_one(process)]
+
+
+def sockets(server: Server) -> list[Path]:
+    return list((server.data_dir / "engines").glob("*.sock"))
+
+
+def test_orgs_and_keys_are_made_and_a_revoked_key_is_refused_within_seconds(tmp_path: Path) -> None:
+    with running_server(tmp_path, "--simulate", LOAM_KEY_CACHE_SECONDS="0.2") as server:
+        assert "acme" in server.loam("orgs", "create", "acme")
+        key = server.loam("keys", "create", "--org", "acme")
+        assert re.fullmatch(r"sk-loam-[A-Za-z0-9_-]{43}\n", key)
+        key = key.strip()
+        assert asked(server, key).status_code == 200
+        [key_id] = re.findall(r"key_\w{26}", server.loam("keys", "list", "--org", "acme"))
+        server.loam("keys", "revoke", key_id)
+        until(lambda: asked(server, key).status_code == 401, within_seconds=5)
+        repeated = loam(tmp_path, "orgs", "create", "acme")
+        assert (repeated.returncode, repeated.stdout) == (1, "")
+        assert "already" in repeated.stderr
+        assert key not in server.log
+
+
+def test_a_first_start_prints_a_key_and_a_line_that_works_once(tmp_path: Path) -> None:
+    with running_server(tmp_path, "--simulate") as server:
+        [line] = [line for line in server.log.splitlines() if line.startswith("curl ")]
+        answer = subprocess.run(["bash", "-c", f"{line} -sS"], capture_output=True, text=True, timeout=30)
+        assert '"chat.completion"' in answer.stdout, answer.stderr
+        taken = loam(tmp_path, "up", "--simulate", "--port", str(server.port))
+        assert taken.returncode == 1
+        assert f"{server.port} cannot be used" in taken.stderr
+        assert "Traceback" not in taken.stderr
+        assert server.stop() == 0
+        assert sockets(server) == leftovers(server) == []
+    with running_server(tmp_path, "--simulate") as again:
+        assert len(re.findall(r"^curl ", again.log, re.MULTILINE)) == 1
+
+
+def test_a_gateway_that_was_killed_leaves_nothing_that_a_new_one_does_not_clear(tmp_path: Path) -> None:
+    server = start_server(tmp_path, "--simulate")
+    key = server.new_org().key
+    assert asked(server, key).status_code == 200
+    server.stop(signal.SIGKILL)
+    with running_server(tmp_path, "--simulate") as again:
+        assert sockets(again) == []
+        assert asked(again, key).status_code == 200
+        assert len(sockets(again)) == 1
+    until(lambda: not leftovers(again))
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("gpus: {CPU: {memory_gib: 0, dollars_per_hour: 1}}\nmodels:\n  - id: a/b\n    weights: [1]\n", 4, "weights"),
+        ("gpus: {}\nmodels: []\n", 2, "models"),
+        ("gpus: {\n", 2, ""),
+    ],
+)
+def test_a_wrong_catalog_is_refused_at_start_with_its_line(tmp_path: Path, text: str, line: int, words: str) -> None:
+    catalog = tmp_path / "models.yaml"
+    catalog.write_text(text)
+    refused = loam(tmp_path, "up", "--simulate", "--port", "0", LOAM_CATALOG=str(catalog))
+    assert refused.returncode == 1
+    assert f"{catalog}, line {line}: " in refused.stderr
+    assert words in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
+    refused = loam(tmp_path, "up", LOAM_LEASE_SECONDS="soon")
+    assert refused.returncode == 2
+    assert "LOAM_LEASE_SECONDS" in refused.stderr
+    assert "Traceback" not in refused.stderr
