@@ -17,7 +17,7 @@ from tests.servers import Server
 pytestmark = pytest.mark.anyio
 
 JSON = {"content-type": "application/json"}
-NOT_FOUND = "There is no such route; the routes are listed at /docs."
+SURROGATE = b'{"model": "\\ud800"}'
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ async def test_a_list_refuses_a_wrong_page_by_name(client: AsyncClient, path: st
         b"9" * 5000,
         b'{"seed": NaN}',
         b"[" * 100_000,
-        b'{"model": "\\ud800"}',
+        SURROGATE,
     ],
     ids=["empty", "cut", "list", "null", "bytes", "number", "nan", "deep", "surrogate"],
 )
@@ -178,7 +178,7 @@ async def test_an_error_never_echoes_what_was_sent(client: AsyncClient) -> None:
 
 
 async def test_unknown_fields_are_ignored(client: AsyncClient) -> None:
-    unknown: Json = {
+    unknown: dict[str, Any] = {
         "thinking_budget": 5,
         "stop_after_tool_calls": 1,
         "extra_headers": {},

@@ -17,7 +17,9 @@ from tests.servers import Server, running_server, start_server
 
 def loam(data_dir: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, "-m", "app", *arguments]
-    return subprocess.run(argv, env={**env, "LOAM_DATA_DIR": str(data_dir)}, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        argv, check=False, env={**env, "LOAM_DATA_DIR": str(data_dir)}, capture_output=True, text=True, timeout=60
+    )
 
 
 def asked(server: Server, key: str, **headers: str) -> httpx.Response:
@@ -61,7 +63,7 @@ def test_orgs_and_keys_are_made_and_a_revoked_key_is_refused_within_seconds(tmp_
 def test_a_first_start_prints_a_key_and_a_line_that_works_once(tmp_path: Path) -> None:
     with running_server(tmp_path, "--simulate") as server:
         [line] = [line for line in server.log.splitlines() if line.startswith("curl ")]
-        answer = subprocess.run(["bash", "-c", f"{line} -sS"], capture_output=True, text=True, timeout=30)
+        answer = subprocess.run(["bash", "-c", f"{line} -sS"], check=False, capture_output=True, text=True, timeout=30)
         assert '"chat.completion"' in answer.stdout, answer.stderr
         taken = loam(tmp_path, "up", "--simulate", "--port", str(server.port))
         assert taken.returncode == 1

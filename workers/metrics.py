@@ -1,11 +1,8 @@
-"""What a recipe reports, turned into what the job's history says. Pure, but for reading the file."""
+"""What a recipe reports, turned into what the job's history says. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
-
-import orjson
 
 from app.jobs.events import Level
 from app.jobs.states import EventType
@@ -39,17 +36,6 @@ class Told:
     message: str
     level: Level = "info"
     data: dict[str, Any] = field(default_factory=dict)
-
-
-def read_new(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
-    """The whole lines past `offset`, and the offset after them. A line that is still being written waits."""
-    if not path.exists():
-        return [], offset
-    with path.open("rb") as file:
-        file.seek(offset)
-        data = file.read()
-    whole = data[: data.rfind(b"\n") + 1]
-    return [orjson.loads(line) for line in whole.splitlines() if line], offset + len(whole)
 
 
 def tell(record: Mapping[str, Any], *, attempt: int) -> list[Told]:

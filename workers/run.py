@@ -16,18 +16,19 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.catalog.spec import Catalog, GpuChoice
 from app.devices import leases
-from app.devices.inventory import Device
+from app.devices.inventory import Device, cpu_threads
 from app.files.storage import Storage
 from app.ids import new_id
 from app.jobs import queue
 from app.jobs.events import record
+from app.jobs.metrics import read_metrics
 from app.jobs.queue import Lease, LeaseLost
 from app.jobs.states import Status
 from app.processes import end_group, spawn
 from app.settings import Settings
 from app.store.session import Store, insert_if_absent
 from app.store.tables import Checkpoint, Job
-from workers.metrics import Told, read_new, tell
+from workers.metrics import Told, tell
 
 log = structlog.get_logger()
 
@@ -111,7 +112,9 @@ class Run:
 
     def _environment(self) -> dict[str, str]:
         env = {"TOKENIZERS_PARALLELISM": "false"}
-        if self._job.gpu != "CPU":
+        if self._job.gpu == "CPU":
+            env["OMP_NUM_THREADS"] = str(cpu_threads())
+        else:
             env["CUDA_VISIBLE_DEVICES"] = ",".join(str(device.index) for device in self._devices)
         return env
 
@@ -141,7 +144,7 @@ class Run:
 
     async def _report(self) -> None:
         """One transaction: the new events, how far they reach in the file, the GPU time, and the lease."""
-        records, offset = read_new(self._folder / "metrics.jsonl", self._offset)
+        records, offset = read_metrics(self._folder / "metrics.jsonl", self._offset)
         now = time.monotonic()
         gpu_seconds = (now - self._counted_at) * GpuChoice.parse(self._job.gpu).count
         trained = max([self._trained_tokens, *(r.get("trained_tokens", 0) for r in records)])

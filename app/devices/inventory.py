@@ -1,5 +1,6 @@
 """What accelerators this host has."""
 
+import os
 import re
 import socket
 from collections import Counter
@@ -32,6 +33,13 @@ def find_devices(settings: Settings, catalog: Catalog) -> list[Device]:
     if settings.simulate:
         return declared([f"{type_}:8" for type_ in catalog.gpus])
     return cuda_devices(list(catalog.gpus)) or declared([f"CPU:{settings.cpu_slots}"])
+
+
+def cpu_threads() -> int:
+    """Threads for an engine or a recipe on the CPU. One core is left to everything else: threads that wait for each
+    other at every layer are slow when one of them has to queue.
+    """
+    return max(1, (os.cpu_count() or 2) - 1)
 
 
 def declared(texts: Sequence[str]) -> list[Device]:

@@ -1,12 +1,11 @@
 """How an engine process is started: its arguments and its environment. Pure."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from app.catalog.spec import GpuChoice, ModelSpec
-from app.devices.inventory import Device
+from app.devices.inventory import Device, cpu_threads
 from app.settings import Settings
 
 
@@ -80,13 +79,12 @@ def _cuda_flags(settings: Settings, gpu: GpuChoice) -> list[str]:
 
 
 def _cpu_env(settings: Settings) -> dict[str, str]:
-    # By default the CPU engine pins itself to cores, and two engines on a small host to the same ones. One core is
-    # left to everything else: threads that wait for each other at every layer are slow when one has to queue.
+    # By default the CPU engine pins itself to cores, and two engines on a small host to the same ones.
     return {
         **COMMON_ENV,
         "VLLM_CPU_KVCACHE_SPACE": str(settings.cpu_kv_cache_gib),
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 2) - 1)),
+        "OMP_NUM_THREADS": str(cpu_threads()),
     }
 
 

@@ -2,13 +2,12 @@
 
 import csv
 import io
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio.to_thread
-import orjson
 import structlog
 
 from app.catalog.resolve import AdapterRef, Target
@@ -19,6 +18,7 @@ from app.files.service import describe, save_bytes
 from app.files.storage import Storage
 from app.ids import new_id
 from app.jobs import queue
+from app.jobs.metrics import read_metrics
 from app.jobs.queue import Lease, LeaseLost
 from app.jobs.states import Stage
 from app.settings import Settings
@@ -128,16 +128,10 @@ def metrics_csv(path: Path) -> bytes:
 
 def _by_step(path: Path) -> list[dict[str, Any]]:
     steps: dict[int, dict[str, Any]] = {}
-    for record in _records(path):
-        if record.get("kind") in ("step", "validation"):
+    for record in read_metrics(path)[0]:
+        if record["kind"] in ("step", "validation"):
             steps.setdefault(record["step"], {}).update(record)
     return [steps[step] for step in sorted(steps)]
-
-
-def _records(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open("rb") as lines:
-        for line in lines:
-            yield orjson.loads(line)
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:

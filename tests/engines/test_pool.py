@@ -206,7 +206,7 @@ async def test_an_adapter_is_there_again_after_a_crash(tmp_path: Path, store: St
 
 
 async def test_an_engine_that_hangs_is_ended_and_starts_again(tmp_path: Path, store: Store) -> None:
-    options = {"stream_silence_seconds": 0.2, "engine_stop_seconds": 0.2}
+    options: Any = {"stream_silence_seconds": 0.2, "engine_stop_seconds": 0.2}
     async with pool_on(store, tmp_path, **options) as pool:
         engine = await use(pool, target())
         async with pool.lease(target()):
@@ -241,7 +241,7 @@ async def test_an_engine_that_idles_for_long_is_stopped(tmp_path: Path, store: S
 
 
 async def test_devices_are_held_while_another_engine_hangs(tmp_path: Path, store: Store) -> None:
-    options = {"stream_silence_seconds": 0.5, "engine_stop_seconds": 0.2}
+    options: Any = {"stream_silence_seconds": 0.5, "engine_stop_seconds": 0.2}
     async with pool_on(store, tmp_path, **options) as pool, pool.lease(target("a")) as engine:
         assert engine._process
         engine._process.send_signal(signal.SIGSTOP)

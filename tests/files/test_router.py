@@ -1,6 +1,7 @@
 """The five routes of /files."""
 
 import hashlib
+from typing import Any
 from urllib.parse import quote
 
 import pytest

@@ -181,12 +181,10 @@ async def test_a_prompt_longer_than_the_context_is_refused_with_openais_code(cli
     assert response.json()["error"]["code"] == "context_length_exceeded"
 
 
-@pytest.mark.parametrize(
-    ("given", "word"), [({"thinking_mode": "think"}, True), ({"thinking_mode": "no_think"}, False)]
-)
-async def test_thinking_is_asked_by_its_mode(client: AsyncClient, given: dict[str, Any], word: bool) -> None:
-    body = await chat(client, model="Qwen/Qwen3-0.6B", **given)
-    assert bool(body["choices"][0]["message"].get("reasoning")) is word
+@pytest.mark.parametrize(("mode", "thinks"), [("think", True), ("no_think", False)])
+async def test_thinking_is_asked_by_its_mode(client: AsyncClient, mode: str, thinks: bool) -> None:
+    body = await chat(client, model="Qwen/Qwen3-0.6B", thinking_mode=mode)
+    assert bool(body["choices"][0]["message"].get("reasoning")) is thinks
 
 
 async def test_template_kwargs_are_honoured_in_a_literal_extra_body(client: AsyncClient) -> None:

@@ -110,7 +110,7 @@ async def test_a_body_that_is_no_json_object_is_refused(client: AsyncClient, bod
 
 @pytest.mark.parametrize("where", ["messages", "tools"])
 async def test_a_body_nested_too_deep_is_refused(client: AsyncClient, where: str) -> None:
-    deep: Json = {
+    deep: dict[str, Any] = {
         "messages": [{"role": "user", "content": "Hi", "x": nested(300)}],
         "tools": [{"type": "function", "function": {"name": "f", "x": nested(300)}}],
     }

@@ -80,7 +80,13 @@ def test_nulls_that_openai_does_not_send_are_dropped_and_the_others_kept() -> No
         "token_ids": None,
         "finish_reason": "stop",
     }
-    answer = {"id": "c", "model": "adapter_1", "choices": [choice], "usage": {}, "kv_transfer_params": None}
+    answer: dict[str, Any] = {
+        "id": "c",
+        "model": "adapter_1",
+        "choices": [choice],
+        "usage": {},
+        "kv_transfer_params": None,
+    }
     assert completion(answer, model="loam/demo", gpu="CPU") == {
         "id": "c",
         "model": "loam/demo",

@@ -1,6 +1,7 @@
 """Real training on the demo model, and the result served by the real vLLM."""
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ FINAL = ("succeeded", "failed", "cancelled")
 
 
 @pytest.fixture
-def client(real: Server, real_org: TestOrg) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{real.url}/v1", api_key=real_org.key, max_retries=0, timeout=180)
+def client(real: Server, real_org: TestOrg) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{real.url}/v1", api_key=real_org.key, max_retries=0, timeout=180) as client:
+        yield client
 
 
 def start_job(client: openai.OpenAI, **hyperparameters: Any) -> FineTuningJob:
@@ -86,11 +88,10 @@ def test_a_cancelled_training_stops_within_seconds(client: openai.OpenAI, real: 
         client.fine_tuning.jobs.cancel(job.id)
 
 
-def test_what_was_trained_is_charged_once(real: Server, real_org: TestOrg) -> None:
-    http = httpx.Client(base_url=real.url, headers=real_org.headers)
-    usage = http.get("/api/v1/balance/usage").json()["current_month"]
+def test_what_was_trained_is_charged(real: Server, real_org: TestOrg) -> None:
+    usage = httpx.get(f"{real.url}/api/v1/balance/usage", headers=real_org.headers).json()["current_month"]
     assert usage["gpu_hours"] > 0
-    assert usage["gpu_spend_cents"] >= 0
+    assert usage["token_count"] > 0
 
 
 def finished(client: openai.OpenAI, job_id: str) -> FineTuningJob | None:

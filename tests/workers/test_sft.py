@@ -1,0 +1,165 @@
+"""The real recipe, on the demo model and a few rows."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from app.settings import ROOT
+from tests.eventually import until
+
+pytestmark = pytest.mark.training
+
+ROWS = [
+    {"messages": [{"role": "user", "content": f"What is number {i}?"}, {"role": "assistant", "content": f"It is {i}."}]}
+    for i in range(8)
+]
+NUMBERS = {
+    "n_epochs": 6,
+    "batch_size": 2,
+    "gradient_accumulation_steps": 2,
+    "learning_rate": 0.003,
+    "warmup_ratio": 0.1,
+    "lr_scheduler_type": "cosine",
+    "weight_decay": 0.0,
+    "max_grad_norm": 1.0,
+    "max_seq_length": 256,
+    "packing": False,
+    "lora_r": 8,
+    "lora_alpha": 16,
+    "lora_dropout": 0.1,
+    "lora_target_modules": "all-linear",
+    "use_qlora": False,
+    "train_on_inputs": False,
+    "gradient_checkpointing": False,
+    "max_steps": None,
+}
+
+
+def make_run(folder: Path, rows: list[dict[str, Any]] | None = None, **hyperparameters: Any) -> Path:
+    folder.mkdir(parents=True)
+    data = folder / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows or ROWS), "utf-8")
+    config = {
+        "job_id": "ftjob-1",
+        "model_path": str(ROOT / "demo" / "model"),
+        "served_model": "loam/demo",
+        "training_file": str(data),
+        "validation_file": str(data),
+        "init_adapter": None,
+        "device": "cpu",
+        "seed": 7,
+        "checkpoint_every_steps": 3,
+        "keep_checkpoints": 2,
+        "hyperparameters": {**NUMBERS, **hyperparameters},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def start(run: Path) -> subprocess.Popen[bytes]:
+    with (run / "log.txt").open("ab") as log:
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        return subprocess.Popen([sys.executable, "-m", "workers.sft", str(run)], stdout=log, stderr=log, env=env)
+
+
+def finish(run: Path) -> int:
+    return start(run).wait(120)
+
+
+def metrics(run: Path, kind: str) -> list[dict[str, Any]]:
+    path = run / "metrics.jsonl"
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    return [record for record in map(json.loads, lines) if record["kind"] == kind]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = make_run(tmp_path_factory.mktemp("sft") / "undisturbed")
+    assert finish(run) == 0, (run / "log.txt").read_text()
+    return run
+
+
+def test_the_loss_falls_and_every_step_is_told(undisturbed: Path) -> None:
+    steps = metrics(undisturbed, "step")
+    assert [step["step"] for step in steps] == list(range(1, 13))
+    assert {step["total_steps"] for step in steps} == {12}
+    assert steps[-1]["train_loss"] < steps[0]["train_loss"] / 2
+    assert steps[-1]["trained_tokens"] > steps[0]["trained_tokens"] > 0
+    valid = [record["valid_loss"] for record in metrics(undisturbed, "validation")]
+    assert len(valid) == NUMBERS["n_epochs"]
+    assert valid[-1] < valid[0]
+
+
+def test_the_adapter_is_one_that_peft_and_engines_load(undisturbed: Path) -> None:
+    config = json.loads((undisturbed / "adapter" / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"], config["bias"]) == (8, 16, "none")
+    assert config["base_model_name_or_path"] == "loam/demo"
+    assert load_file(undisturbed / "adapter" / "adapter_model.safetensors")
+    assert "{%" in (undisturbed / "adapter" / "chat_template.jinja").read_text()
+
+
+def test_only_the_newest_checkpoints_are_kept(undisturbed: Path) -> None:
+    assert sorted(path.name for path in (undisturbed / "checkpoints").iterdir()) == ["step-6", "step-9"]
+
+
+def test_a_run_that_was_killed_ends_with_the_same_weights_as_an_undisturbed_one(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "killed")
+    process = start(run)
+    until(lambda: metrics(run, "checkpoint"), within_seconds=60)
+    process.send_signal(signal.SIGKILL)
+    process.wait(30)
+    assert not (run / "adapter").exists()
+
+    assert finish(run) == 0, (run / "log.txt").read_text()
+    resumed = metrics(run, "started")[-1]["resumed_from_step"]
+    assert resumed >= 3
+    assert next(s["step"] for s in metrics(run, "step")[::-1] if s["step"] <= resumed + 1) == resumed + 1
+    ours, theirs = (load_file(r / "adapter" / "adapter_model.safetensors") for r in (run, undisturbed))
+    assert ours.keys() == theirs.keys()
+    assert all(ours[name].equal(theirs[name]) for name in ours)
+
+
+def test_a_sigterm_writes_a_checkpoint_and_the_next_start_goes_on(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "stopped", n_epochs=500)
+    process = start(run)
+    until(lambda: len(metrics(run, "step")) >= 2, within_seconds=60)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 75
+    told = metrics(run, "checkpoint")[-1]["step"]
+    assert (run / "checkpoints" / f"step-{told}" / "adapter_config.json").exists()
+
+    process = start(run)
+    until(lambda: len(metrics(run, "started")) == 2, within_seconds=60)
+    process.kill()
+    process.wait(30)
+    assert metrics(run, "started")[1]["resumed_from_step"] == told
+
+
+@pytest.mark.parametrize(
+    ("rows", "hyperparameters", "code"),
+    [
+        (
+            [{"messages": [*ROWS[0]["messages"][:1], {**ROWS[0]["messages"][1], "weight": 0}]}],
+            {},
+            "no_trainable_tokens",
+        ),
+        (None, {"learning_rate": 1e30, "max_grad_norm": 1e9, "max_steps": 5}, "loss_not_finite"),
+    ],
+    ids=["nothing to learn", "a loss that is no number"],
+)
+def test_a_failure_that_was_foreseen_is_told_with_its_code(
+    tmp_path: Path, rows: list[dict[str, Any]] | None, hyperparameters: dict[str, Any], code: str
+) -> None:
+    run = make_run(tmp_path / "failing", rows, **hyperparameters)
+    assert finish(run) == 1
+    assert metrics(run, "error")[-1]["code"] == code
+    assert not (run / "adapter").exists()
