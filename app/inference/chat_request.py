@@ -101,9 +101,8 @@ def engine_body(asked: ChatRequest, *, engine_name: str, org_id: str, context_le
     body.pop("chat_template_kwargs", None)
     if kwargs:
         body["chat_template_kwargs"] = kwargs
-    if asked.streams:
-        body["stream"] = True
-        body["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
+    body["stream"] = True
+    body["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
     return body
 
 

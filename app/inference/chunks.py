@@ -18,8 +18,15 @@ NO_CHOICES = b'"choices":[]'
 NULLS = (b',"token_ids":null', b',"stop_reason":null', b',"prompt_token_ids":null', b',"prompt_text":null')
 
 
+CHOICE = b'"choices":[{"index":'
+
+
 class EngineError(Exception):
-    """The engine told of an error inside its stream."""
+    """The engine told of an error inside its stream; `body` is the error as JSON."""
+
+    def __init__(self, event: bytes) -> None:
+        self.body = event.removeprefix(DATA)
+        super().__init__(self.body.decode("utf-8", "replace")[:500])
 
 
 class ChunkRewriter:
@@ -30,7 +37,7 @@ class ChunkRewriter:
         self._to = b'"model":' + orjson.dumps(client_name)
         self._keeps_final_usage = keeps_final_usage
         self._rest = b""
-        self._usage = b""
+        self._usages: dict[int | None, bytes] = {}
         self.is_done = False
 
     def feed(self, data: bytes) -> bytes:
@@ -40,19 +47,19 @@ class ChunkRewriter:
 
     @property
     def usage(self) -> Usage:
-        """Cumulative, of the last chunk that had it."""
-        return usage_of(orjson.loads(self._usage)) if self._usage else Usage()
+        """Of all choices, as far as they have come."""
+        return total_usage({index: usage_of(orjson.loads(text)) for index, text in self._usages.items()})
 
     def _rewrite(self, event: bytes) -> bytes:
         if event.startswith(DONE):
             self.is_done = True
             return b""
         if event.startswith(ERROR):
-            raise EngineError(event.decode("utf-8", "replace")[:2000])
+            raise EngineError(event)
         start = event.rfind(USAGE)
         if start >= 0:
             end = _closing_brace(event, start + len(USAGE))
-            self._usage = event[start + len(USAGE) - 1 : end]
+            self._usages[_choice_index(event)] = event[start + len(USAGE) - 1 : end]
             if NO_CHOICES in event:
                 return self._renamed(event) if self._keeps_final_usage else b""
             event = event[: start - 1] + event[end:]  # with the comma before it
@@ -69,8 +76,12 @@ class ChunkReader:
 
     def __init__(self) -> None:
         self._rest = b""
-        self.usage = Usage()
+        self._usages: dict[int | None, Usage] = {}
         self.is_done = False
+
+    @property
+    def usage(self) -> Usage:
+        return total_usage(self._usages)
 
     def feed(self, data: bytes) -> list[dict[str, Any]]:
         """The chunks that are complete now. Raises EngineError."""
@@ -81,12 +92,13 @@ class ChunkReader:
         if event.startswith(DONE):
             self.is_done = True
         if event.startswith(ERROR):
-            raise EngineError(event.decode("utf-8", "replace")[:2000])
+            raise EngineError(event)
         if self.is_done or not event.startswith(DATA):
             return None
         chunk: dict[str, Any] = orjson.loads(event[len(DATA) :])
         if chunk.get("usage"):
-            self.usage = usage_of(chunk["usage"])
+            index = chunk["choices"][0]["index"] if chunk["choices"] else None
+            self._usages[index] = usage_of(chunk["usage"])
         return chunk
 
 
@@ -98,6 +110,20 @@ def usage_of(counts: Mapping[str, Any]) -> Usage:
         cached_tokens=details.get("cached_tokens") or 0,
         completion_tokens=counts.get("completion_tokens") or 0,
     )
+
+
+def total_usage(usages: Mapping[int | None, Usage]) -> Usage:
+    """A chunk counts the tokens of its own choice; only the last one, which has no choice (None), counts them all."""
+    if None in usages:
+        return usages[None]
+    prompts = [(usage.prompt_tokens, usage.cached_tokens) for usage in usages.values()]
+    prompt_tokens, cached_tokens = max(prompts, default=(0, 0))
+    return Usage(prompt_tokens, cached_tokens, sum(usage.completion_tokens for usage in usages.values()))
+
+
+def _choice_index(event: bytes) -> int | None:
+    start = event.find(CHOICE) + len(CHOICE)
+    return int(event[start : event.index(b",", start)]) if start >= len(CHOICE) else None
 
 
 def _closing_brace(text: bytes, position: int) -> int:

@@ -17,7 +17,8 @@ from app.catalog.resolve import Target
 from app.engines.engine import Engine
 from app.engines.pool import EnginePool
 from app.errors import APIError, BadRequest, Unavailable
-from app.inference.chunks import EngineError, usage_of
+from app.inference.chunks import ChunkReader, EngineError
+from app.inference.folding import Folding
 from app.settings import Settings
 
 log = structlog.get_logger()
@@ -63,16 +64,20 @@ class Relay:
                     if response.status != 200:
                         raise refusal(response.status, await response.read())
                     yield engine, response
-            except (aiohttp.ClientError, ConnectionError, EngineError) as error:
+            except EngineError as error:
+                raise refusal(_status_of(error.body), error.body) from error
+            except (aiohttp.ClientError, ConnectionError) as error:
                 log.warning("engine lost", model=self.target.model.id, error=repr(error)[:300])
                 raise EngineLost(f"The engine of {self.target.model.id} stopped while it worked; try again.") from error
 
     async def read(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The whole answer, charged."""
-        async with self.upstream(body) as (_, response):
-            answer: dict[str, Any] = orjson.loads(await response.read())
-        await self.charge(usage_of(answer.get("usage") or {}))
-        return answer
+        reader, folding = ChunkReader(), Folding()
+        async with self.stream(body, reader) as pieces:
+            async for piece in pieces:
+                for chunk in reader.feed(piece):
+                    folding.feed(chunk)
+        return folding.completion
 
     @asynccontextmanager
     async def stream(self, body: Mapping[str, Any], meter: Meter) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -140,3 +145,11 @@ def refusal(status: int, body: bytes) -> APIError:
         )
     log.warning("engine error", status=status, message=message)
     return EngineLost("The engine could not answer this request; try again.")
+
+
+def _status_of(body: bytes) -> int:
+    """Inside a stream, the engine tells the status in the error itself."""
+    try:
+        return int(orjson.loads(body)["error"]["code"])
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+        return 500

@@ -19,12 +19,16 @@ def body_of(**fields: Any) -> dict[str, Any]:
 
 
 def test_the_engine_gets_its_own_name_for_the_model_and_a_salt_per_organisation() -> None:
-    assert body_of() == {"messages": MESSAGES, "model": "adapter_1", "cache_salt": "org_1"}
+    body = body_of()
+    assert (body["messages"], body["model"], body["cache_salt"]) == (MESSAGES, "adapter_1", "org_1")
 
 
-@pytest.mark.parametrize("options", [{}, {"stream_options": {"include_usage": False}}])
-def test_every_stream_counts_as_it_goes(options: dict[str, Any]) -> None:
-    assert body_of(stream=True, **options)["stream_options"] == {"include_usage": True, "continuous_usage_stats": True}
+@pytest.mark.parametrize(
+    "options", [{}, {"stream": True}, {"stream": True, "stream_options": {"include_usage": False}}]
+)
+def test_every_answer_is_streamed_from_the_engine_and_counts_as_it_goes(options: dict[str, Any]) -> None:
+    assert body_of(**options)["stream"] is True
+    assert body_of(**options)["stream_options"] == {"include_usage": True, "continuous_usage_stats": True}
 
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])

@@ -7,9 +7,10 @@ from app.billing.prices import Usage
 from app.inference.chunks import ChunkReader, ChunkRewriter, EngineError
 
 PARTS = [
-    b'data: {"id":"c","model":"engine-name","choices":[{"delta":{"content":"say \\"usage\\":{ and \\"model\\":"}}],'
+    b'data: {"id":"c","model":"engine-name",'
+    b'"choices":[{"index":0,"delta":{"content":"say \\"usage\\":{ and \\"model\\":"}}],'
     b'"usage":{"prompt_tokens":3,"completion_tokens":1,"prompt_tokens_details":null}}\n\n',
-    b'data: {"id":"c","model":"engine-name","choices":[{"delta":{"content":"\\n\\n}"}}],'
+    b'data: {"id":"c","model":"engine-name","choices":[{"index":0,"delta":{"content":"\\n\\n}"}}],'
     b'"usage":{"prompt_tokens":3,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":2}}}\n\n',
     b'data: {"id":"c","model":"engine-name","choices":[],'
     b'"usage":{"prompt_tokens":3,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":2}}}\n\n',
@@ -38,7 +39,7 @@ def test_it_does_not_matter_where_the_bytes_are_cut(size: int) -> None:
 def test_the_model_is_renamed_and_usage_left_out() -> None:
     first, second = chunks(rewriter().feed(STREAM))
     assert first["model"] == second["model"] == 'my "model"'
-    assert first["choices"] == [{"delta": {"content": 'say "usage":{ and "model":'}}]
+    assert first["choices"] == [{"index": 0, "delta": {"content": 'say "usage":{ and "model":'}}]
     assert "usage" not in first
     assert "usage" not in second
 

@@ -46,13 +46,23 @@ async def half_way(client: AsyncClient, **fields: Any) -> dict[str, Any]:
 
 
 def recipes(server: Server) -> list[psutil.Process]:
-    children = psutil.Process(server.process.pid).children(recursive=True)
-    return [child for child in children if "workers.simulated_sft" in child.cmdline()]
+    return [child for child in children(server) if "workers.simulated_sft" in cmdline(child)]
 
 
 def worker(server: Server) -> psutil.Process:
-    children = psutil.Process(server.process.pid).children(recursive=True)
-    return next(child for child in children if "workers.worker" in child.cmdline())
+    return next(child for child in children(server) if "workers.worker" in cmdline(child))
+
+
+def children(server: Server) -> list[psutil.Process]:
+    return psutil.Process(server.process.pid).children(recursive=True)
+
+
+def cmdline(process: psutil.Process) -> list[str]:
+    """Empty for one that has just ended."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
 async def test_a_cancelled_job_ends_at_once_and_one_that_waited_is_never_begun(

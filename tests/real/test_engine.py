@@ -45,7 +45,7 @@ def stream_lines(http: httpx.Client, **fields: object) -> list[str]:
         return [line for line in response.iter_lines() if line]
 
 
-def balance_micros(http: httpx.Client) -> int:
+def count_charged_tokens(http: httpx.Client) -> int:
     usage = http.get("/api/v1/balance/usage").json()
     return int(usage["last_30_days"]["token_count"])
 
@@ -118,7 +118,7 @@ def test_usage_is_charged_as_the_engine_counted_it(http: httpx.Client) -> None:
     usage = chat(http).json()["usage"]
     told = stream_lines(http, stream_options={"include_usage": True})[-2]
     streamed = json.loads(told.removeprefix("data: "))["usage"]
-    assert balance_micros(http) == usage["total_tokens"] + streamed["total_tokens"]
+    assert count_charged_tokens(http) == usage["total_tokens"] + streamed["total_tokens"]
 
 
 def test_a_client_that_leaves_ends_the_generation_and_pays_for_what_was_made(http: httpx.Client, real: Server) -> None:
@@ -129,8 +129,15 @@ def test_a_client_that_leaves_ends_the_generation_and_pays_for_what_was_made(htt
             next(lines)
         assert count_running(real) == 1
     until(lambda: count_running(real) == 0, within_seconds=5)
-    charged = until(lambda: balance_micros(http), within_seconds=5)
+    charged = until(lambda: count_charged_tokens(http), within_seconds=5)
     assert 19 < charged < 4000
+
+
+def test_a_client_that_will_not_wait_for_a_whole_answer_ends_and_pays_it_too(http: httpx.Client, real: Server) -> None:
+    with pytest.raises(httpx.ReadTimeout):
+        http.post("/v1/chat/completions", json={"model": "loam/demo", **ENDLESS}, timeout=2)
+    until(lambda: count_running(real) == 0, within_seconds=5)
+    assert 15 < until(lambda: count_charged_tokens(http), within_seconds=5) < 4000
 
 
 def test_an_engine_that_is_killed_gives_an_error_and_is_started_again(http: httpx.Client, real: Server) -> None:
