@@ -14,7 +14,7 @@ from sqlalchemy import delete
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.catalog.spec import Catalog, GpuChoice
+from app.catalog.spec import Catalog, GpuChoice, ModelSpec
 from app.devices import leases
 from app.devices.inventory import Device, cpu_threads
 from app.files.storage import Storage
@@ -57,7 +57,17 @@ class Run:
 
     async def finish(self, catalog: Catalog, stop: asyncio.Event) -> None:
         """Train until the recipe ends, the lease is lost, or `stop` is set."""
-        self._prepare(catalog)
+        spec = catalog.find(self._job.base_model)
+        try:
+            if spec is None:
+                await self._fail("model_not_found", f"{self._job.base_model} is no longer in the catalog.")
+            else:
+                await self._train(spec, stop)
+        finally:
+            await self._release_devices()
+
+    async def _train(self, spec: ModelSpec, stop: asyncio.Event) -> None:
+        self._prepare(spec)
         module = "workers.simulated_sft" if self._settings.simulate else "workers.sft"
         with (self._folder / "log.txt").open("ab") as output:
             # SIGKILL, so that no recipe of a dead worker writes where another one's has begun.
@@ -71,22 +81,20 @@ class Run:
             await self._let_go(child)
         finally:
             await end_group(child, grace_seconds=self._settings.shutdown_grace_seconds)
-            await self._release_devices()
 
-    def _prepare(self, catalog: Catalog) -> None:
+    async def _fail(self, code: str, message: str) -> None:
+        async with self._store.begin() as session:
+            await queue.fail(session, self._lease, code=code, message=message)
+
+    def _prepare(self, spec: ModelSpec) -> None:
         """The run's folder and its config; the same for every attempt."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        spec = catalog.find(self._job.base_model)
-        if spec is None:
-            raise LookupError(f"{self._job.base_model} is no longer in the catalog")
         config = {
             "job_id": self._job.id,
             "model_path": spec.weights,
             "served_model": spec.weights,
             "training_file": str(self._storage.file(self._job.training_file)),
-            "validation_file": str(self._storage.file(self._job.validation_file))
-            if self._job.validation_file
-            else None,
+            "validation_file": self._validation_file(),
             "init_adapter": self._init_adapter(),
             "device": "cpu" if self._job.gpu == "CPU" or self._settings.simulate else "cuda",
             "seed": self._job.seed,

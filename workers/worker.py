@@ -52,16 +52,17 @@ async def _work_on_next(
     """False when there was nothing to do."""
     try:
         claimed = await claim_next(settings, store, devices)
+        if claimed is None:
+            return False
+        job, lease, held = claimed
+        if job.attempts > settings.max_attempts:
+            await _give_up(store, job, lease)
+        else:
+            await Run(settings, store, storage, job, lease, held).finish(catalog, stop)
     except (DBAPIError, OSError) as error:
+        # A job that was begun is claimed again, by us or another worker, once its lease has run out.
         log.warning("the store cannot be reached; trying again", error=repr(error)[:300])
         return False
-    if claimed is None:
-        return False
-    job, lease, held = claimed
-    if job.attempts > settings.max_attempts:
-        await _give_up(store, job, lease)
-    else:
-        await Run(settings, store, storage, job, lease, held).finish(catalog, stop)
     return True
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.catalog.names import fine_tuned_name
 from app.catalog.spec import Catalog, GpuChoice, ModelSpec
 from app.errors import APIError
 from app.store.tables import Adapter, Checkpoint, Job
@@ -81,21 +82,18 @@ async def _find_adapter(session: AsyncSession, org_id: str, name: str) -> tuple[
 async def _find_checkpoint(
     session: AsyncSession, org_id: str, adapter_name: str, step: int
 ) -> tuple[str, AdapterRef] | None:
-    row = (
-        await session.execute(
-            select(Checkpoint, Job)
-            .join(Job, Job.id == Checkpoint.job_id)
-            .where(
-                Job.org_id == org_id,
-                Checkpoint.step == step,
-                Job.id == adapter_name.rpartition(":")[2].lower(),
-            )
-        )
-    ).one_or_none()
-    if row is None:
+    """None for one of a model that was deleted, and under any name but the job's own."""
+    rows = (
+        select(Checkpoint, Job)
+        .join(Job, Job.id == Checkpoint.job_id)
+        .outerjoin(Adapter, Adapter.job_id == Job.id)
+        .where(Job.org_id == org_id, Checkpoint.step == step, Adapter.deleted_at.is_(None))
+        .where(Job.id == adapter_name.rpartition(":")[2].lower())
+    )
+    row = (await session.execute(rows)).one_or_none()
+    if row is None or fine_tuned_name(row.Job).lower() != adapter_name.lower():
         return None
-    checkpoint, job = row
-    return job.base_model, AdapterRef(checkpoint.id, job.id, f"checkpoints/step-{step}")
+    return row.Job.base_model, AdapterRef(row.Checkpoint.id, row.Job.id, f"checkpoints/step-{step}")
 
 
 def choose_gpu(model: ModelSpec, wanted: str | None, present: Sequence[GpuChoice], *, fallback: bool) -> GpuChoice:

@@ -8,11 +8,12 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, Update, func, or_, select, update
+from sqlalchemy import CursorResult, Update, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.billing import ledger
 from app.billing.prices import training_micros
+from app.catalog.names import adapter_id, fine_tuned_name
 from app.catalog.spec import Catalog, GpuChoice
 from app.errors import BadRequest
 from app.jobs.events import record
@@ -156,16 +157,6 @@ async def gpus_waited_for(session: AsyncSession) -> list[GpuChoice]:
     """What the jobs that wait for a worker ask for, oldest first."""
     rows = select(Job.gpu).where(_waits_for(Stage.TRAIN)).order_by(Job.created_at, Job.id).limit(100)
     return [GpuChoice.parse(gpu) for gpu in await session.scalars(rows)]
-
-
-def adapter_id(job_id: str) -> str:
-    """The engine-side name of a job's adapter: known before it is published, and never used for another."""
-    return job_id.replace("ftjob-", "adapter_")
-
-
-def fine_tuned_name(job: Job) -> str:
-    """`ft:<base id>[:<suffix>]:<job id>`"""
-    return ":".join(["ft", job.base_model, *([job.suffix] if job.suffix else []), job.id])
 
 
 def _waits_for(stage: Stage) -> ColumnElement[bool]:

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from starlette.responses import StreamingResponse
 
 from app import sse
+from app.catalog.names import fine_tuned_name
 from app.catalog.spec import Catalog
 from app.deps import SessionDep, SettingsDep, StoreDep
 from app.devices.inventory import as_choices
@@ -103,7 +104,7 @@ async def list_events(
 @router.get("/{job_id}/checkpoints")
 async def list_checkpoints(job: JobDep, query: PageDep, session: SessionDep) -> ListOut[CheckpointOut]:
     page = await service.list_checkpoints(session, job, query)
-    name = queue.fine_tuned_name(job)
+    name = fine_tuned_name(job)
     data = [CheckpointOut.of(checkpoint, name) for checkpoint in page.rows]
     return ListOut[CheckpointOut](**list_out(data, has_more=page.has_more))
 

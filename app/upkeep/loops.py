@@ -10,6 +10,7 @@ from sqlalchemy import select
 from app.engines.pool import EnginePool
 from app.files.storage import Storage
 from app.settings import Settings
+from app.store.idempotency import forget_old
 from app.store.session import Store
 from app.store.tables import File
 from app.upkeep.publish import Publisher
@@ -31,7 +32,7 @@ def start_loops(
         ("share devices", lambda: make_room(store, pool), 2 * settings.poll_seconds),
         ("hold devices", pool.hold_devices, settings.lease_seconds / 4),
         ("look after engines", pool.look_after, settings.lease_seconds / 4),
-        ("sweep files", lambda: sweep_files(store, storage), ORPHAN_FILE_SECONDS),
+        ("sweep", lambda: sweep(store, storage), ORPHAN_FILE_SECONDS),
     ]
     return [asyncio.create_task(repeat(*step)) for step in steps]
 
@@ -46,8 +47,10 @@ async def repeat(name: str, step: Step, pause_seconds: float) -> None:
         await asyncio.sleep(pause_seconds)
 
 
-async def sweep_files(store: Store, storage: Storage) -> None:
-    """Remove bytes that no row knows: what an upload left that was cut off by a crash."""
+async def sweep(store: Store, storage: Storage) -> None:
+    """Remove what nobody needs any more: old idempotency keys, and bytes that no row knows, left by a crash."""
+    async with store.begin() as session:
+        await forget_old(session)
     async with store.read() as session:
         known = set(await session.scalars(select(File.id)))
     swept = storage.sweep(known, older_than=time.time() - ORPHAN_FILE_SECONDS)

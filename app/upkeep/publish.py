@@ -10,6 +10,7 @@ import anyio
 import anyio.to_thread
 import structlog
 
+from app.catalog.names import adapter_id
 from app.catalog.resolve import AdapterRef, Target
 from app.catalog.spec import Catalog, GpuChoice
 from app.engines.pool import EnginePool
@@ -93,7 +94,7 @@ class Publisher:
         spec = self._catalog.find(job.base_model)
         if spec is None:
             raise APIError(f"{job.base_model} is no longer in the catalog.")
-        adapter = AdapterRef(queue.adapter_id(job.id), job.id, "adapter")
+        adapter = AdapterRef(adapter_id(job.id), job.id, "adapter")
         gpu = GpuChoice.parse(job.gpu)
         async with self._pool.lease(Target(spec, adapter, gpu)) as engine:
             if not await engine.client.answers(adapter.id, within_seconds=CANARY_SECONDS):

@@ -9,6 +9,7 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.billing import ledger
+from app.catalog.names import adapter_id, fine_tuned_name
 from app.catalog.spec import GpuChoice
 from app.ids import new_id
 from app.jobs import queue
@@ -330,5 +331,5 @@ async def test_engines_hear_of_every_job_that_waits_for_devices(store: Store) ->
 async def test_a_fine_tune_is_named_after_its_base_suffix_and_job(store: Store) -> None:
     async with store.begin() as session:
         job = await make_job(session, suffix="mine")
-    assert queue.fine_tuned_name(job) == f"ft:test/a:mine:{job.id}"
-    assert queue.adapter_id(job.id) == job.id.replace("ftjob-", "adapter_")
+    assert fine_tuned_name(job) == f"ft:test/a:mine:{job.id}"
+    assert adapter_id(job.id) == job.id.replace("ftjob-", "adapter_")

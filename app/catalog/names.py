@@ -1,0 +1,13 @@
+"""What fine-tunes are called, outside and inside of engines."""
+
+from app.store.tables import Job
+
+
+def fine_tuned_name(job: Job) -> str:
+    """`ft:<base id>[:<suffix>]:<job id>`"""
+    return ":".join(["ft", job.base_model, *([job.suffix] if job.suffix else []), job.id])
+
+
+def adapter_id(job_id: str) -> str:
+    """The engine-side name of a job's adapter: known before it is published, and never used for another."""
+    return job_id.replace("ftjob-", "adapter_")
