@@ -84,7 +84,7 @@ class Storage:
 
 
 def _ours(name: str) -> str:
-    if not OUR_NAME.match(name):
+    if not OUR_NAME.fullmatch(name):
         raise ValueError(f"not an id of ours: {name[:80]!r}")
     return name
 

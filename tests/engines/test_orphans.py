@@ -1,0 +1,75 @@
+"""What a killed gateway left is ended by the next one, and nothing else."""
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.engines.orphans import ProcessRecord, sweep_orphans
+from tests.engines.running import engine_in, processes_of, python_with_a_child
+from tests.eventually import eventually
+
+GATEWAY = """
+import asyncio, sys
+from pathlib import Path
+from tests.engines.running import engine_in
+
+async def main(folder):
+    async with engine_in(folder, engine_python=folder / "python") as engine:
+        await engine.ensure_ready(within_seconds=30)
+        print(engine.id, flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(main(Path(sys.argv[1])))
+"""
+
+
+def run_a_gateway_and_kill_it(folder: Path) -> str:
+    """Who held the devices of its engine."""
+    argv = [sys.executable, "-c", GATEWAY, str(folder)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as gateway:
+        assert gateway.stdout
+        holder = next(line.strip() for line in gateway.stdout if line.startswith("engine_"))
+        gateway.kill()
+    return holder
+
+
+def listed(folder: Path) -> list[Path]:
+    return list(folder.iterdir())
+
+
+@pytest.mark.anyio
+async def test_a_killed_gateways_engines_are_ended_and_only_those(tmp_path: Path) -> None:
+    dead, alive = tmp_path / "dead", tmp_path / "alive"
+    for folder in (dead, alive):
+        folder.mkdir()
+    python_with_a_child(dead)
+    holder = await asyncio.to_thread(run_a_gateway_and_kill_it, dead)
+    async with engine_in(alive) as engine:
+        await engine.ensure_ready(within_seconds=30)
+        assert processes_of(dead)  # the leader goes with its gateway, the leader's own children do not
+        assert sweep_orphans(dead / "engines") == [holder]
+        await eventually(lambda: not processes_of(dead))
+        assert [path.suffix for path in listed(dead / "engines")] == [".log"]
+        assert sweep_orphans(alive / "engines") == []
+        assert engine.is_ready
+        assert engine.socket.exists()
+
+
+def test_numbers_that_were_used_again_are_left_alone(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as other:
+        record = ProcessRecord("engine_1", other.pid, started_at=1.0, gateway_pid=other.pid, gateway_started_at=1.0)
+        record.write(tmp_path / "x.json")
+        assert sweep_orphans(tmp_path) == ["engine_1"]
+        assert other.poll() is None
+        assert listed(tmp_path) == []
+        other.kill()
+
+
+def test_a_record_that_a_crash_cut_off_is_cleared_away(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_bytes(b'{"holder": "eng')
+    (tmp_path / "x.sock").touch()
+    assert sweep_orphans(tmp_path) == []
+    assert listed(tmp_path) == []

@@ -1,0 +1,79 @@
+"""Storage keeps whole files or none, and joins no name that is not ours."""
+
+import hashlib
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from app.files.storage import Storage, TooManyBytes
+from app.ids import new_id
+
+pytestmark = pytest.mark.anyio
+
+
+async def chunks(*parts: bytes, error: BaseException | None = None) -> AsyncIterator[bytes]:
+    for part in parts:
+        yield part
+    if error:
+        raise error
+
+
+def names(storage: Storage) -> list[str]:
+    return os.listdir(storage.root / "files")
+
+
+async def test_what_is_saved_is_measured_and_whole(tmp_path: Path) -> None:
+    storage, file_id = Storage(tmp_path), new_id("file")
+    saved = await storage.save(file_id, chunks(b"ab", b"", b"c"), max_bytes=3)
+    assert (saved.size_bytes, saved.sha256) == (3, hashlib.sha256(b"abc").hexdigest())
+    assert storage.file(file_id).read_bytes() == b"abc"
+    assert names(storage) == [file_id]
+
+
+@pytest.mark.parametrize("error", [TooManyBytes(), OSError("disk full"), KeyboardInterrupt()])
+async def test_whatever_fails_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
+    storage = Storage(tmp_path)
+    too_many = b"cd" if isinstance(error, TooManyBytes) else b""
+    with pytest.raises(type(error)):
+        await storage.save(new_id("file"), chunks(b"ab", too_many, error=error), max_bytes=3)
+    assert names(storage) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["..", "../x", "/etc/passwd", "file-", "file-" + "A" * 26, "file-" + "a" * 26 + "\n", "file-" + "a" * 27]
+)
+def test_a_name_that_is_not_ours_is_no_path(tmp_path: Path, name: str) -> None:
+    storage = Storage(tmp_path)
+    for path in (storage.file, storage.run):
+        with pytest.raises(ValueError, match="not an id of ours"):
+            path(name)
+
+
+@pytest.mark.parametrize(
+    "folder", ["", "..", "checkpoints", "checkpoints/step-x", "checkpoints/step-1/..", "adapter\n"]
+)
+def test_a_folder_that_is_no_adapter_is_no_path(tmp_path: Path, folder: str) -> None:
+    with pytest.raises(ValueError, match="not an adapter folder"):
+        Storage(tmp_path).adapter(new_id("ftjob"), folder)
+
+
+def test_only_old_bytes_that_nobody_knows_are_swept(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    known, lost, fresh = [new_id("file") for _ in range(3)]
+    for file_id, age in ((known, 0), (lost, 0), (f"{lost}.part", 0), (fresh, 2000)):
+        path = storage.root / "files" / file_id
+        path.touch()
+        os.utime(path, (age, age))
+    assert storage.sweep({known}, older_than=1000) == 2
+    assert sorted(names(storage)) == sorted([known, fresh])
+
+
+def test_deleting_twice_is_harmless(tmp_path: Path) -> None:
+    storage, file_id = Storage(tmp_path), new_id("file")
+    storage.file(file_id).touch()
+    for _ in range(2):
+        storage.delete_file(file_id)
+        storage.delete_run(new_id("ftjob"))
+    assert names(storage) == []
