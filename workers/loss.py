@@ -13,7 +13,8 @@ def summed_loss(model: PeftModel, batch: Microbatch, *, packing: bool) -> tuple[
     inputs, targets = (pack if packing else pad)(batch, model.device)
     at = (targets != IGNORED).any(dim=0).nonzero().squeeze(1)  # (K,): logits of the vocabulary only where needed
     with torch.autocast(model.device.type, torch.bfloat16, enabled=model.device.type == "cuda"):
-        logits = model(**inputs, logits_to_keep=at).logits.float()  # (B, K, V)
+        # With a cache, transformers would not see that packed rows are several.
+        logits = model(**inputs, logits_to_keep=at, use_cache=False).logits.float()  # (B, K, V)
     targets = targets[:, at]  # (B, K)
     loss = cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
     return loss, int((logits.argmax(-1) == targets).sum())

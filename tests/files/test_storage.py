@@ -21,7 +21,7 @@ async def chunks(*parts: bytes, error: BaseException | None = None) -> AsyncIter
 
 
 def names(storage: Storage) -> list[str]:
-    return os.listdir(storage.root / "files")
+    return [path.name for path in (storage.root / "files").iterdir()]
 
 
 async def test_what_is_saved_is_measured_and_whole(tmp_path: Path) -> None:

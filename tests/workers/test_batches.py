@@ -32,17 +32,12 @@ def make_plan(examples: list[Example], **changes: Any) -> Plan:
 def test_an_epoch_sees_each_row_once_in_another_order_than_the_next(examples: list[Example]) -> None:
     plan = make_plan(examples)
     assert plan.total_steps == 2 * plan.steps_per_epoch
-    orders = [
-        [
-            example.line
-            for at in range(plan.steps_per_epoch)
-            for batch in plan.microbatches(epoch + at)
-            for example in batch
-        ]
-        for epoch in (1, plan.steps_per_epoch + 1)
-    ]
-    assert sorted(orders[0]) == sorted(orders[1]) == sorted(example.line for example in examples)
-    assert orders[0] != orders[1]
+    first, second = (
+        [example.line for step in epoch for batch in plan.microbatches(step) for example in batch]
+        for epoch in (range(1, plan.steps_per_epoch + 1), range(plan.steps_per_epoch + 1, plan.total_steps + 1))
+    )
+    assert sorted(first) == sorted(second) == sorted(example.line for example in examples)
+    assert first != second
 
 
 def test_a_step_sees_the_same_rows_whenever_it_is_asked_for(examples: list[Example]) -> None:
