@@ -166,7 +166,7 @@ class Run:
                 trained_tokens=trained,
             )
             await queue.use_gpus(session, self._lease, gpu_seconds)
-            await leases.extend(session, self._job.id, seconds=self._settings.lease_seconds)
+            await leases.extend(session, self._lease.holder, seconds=self._settings.lease_seconds)
             for told in [event for r in records for event in tell(r, attempt=self._job.attempts)]:
                 await self._tell(session, told)
             await self._keep_checkpoints(session, records)
@@ -216,7 +216,7 @@ class Run:
 
     async def _release_devices(self) -> None:
         async with self._store.begin() as session:
-            await leases.release(session, self._job.id)
+            await leases.release(session, self._lease.holder)
 
     def _log_tail(self) -> str:
         return tail(self._folder / "log.txt")

@@ -79,8 +79,9 @@ async def claim_next(settings: Settings, store: Store, devices: list[Device]) ->
             if claimed is None:
                 return None
             job, lease = claimed
-            await leases.release(session, job.id)  # a dead worker may have left them
-            held = await leases.acquire(session, devices, GpuChoice.parse(job.gpu), job.id, seconds=seconds)
+            if await leases.is_held_for(session, f"{job.id}/"):  # the recipe of an earlier claim is still ending
+                raise NoDevices
+            held = await leases.acquire(session, devices, GpuChoice.parse(job.gpu), lease.holder, seconds=seconds)
             if not held:
                 raise NoDevices
             return job, lease, held
@@ -97,7 +98,7 @@ def runnable(devices: list[Device], held: set[str]) -> list[str]:
 async def _give_up(store: Store, lease: Lease, *, code: str, message: str) -> None:
     async with store.begin() as session:
         await queue.fail(session, lease, code=code, message=message)
-        await leases.release(session, lease.job_id)
+        await leases.release(session, lease.holder)
 
 
 async def _pause(stop: asyncio.Event, seconds: float) -> None:

@@ -24,6 +24,8 @@ def load_catalog(path: Path) -> Catalog:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise WrongCatalog(f"{path}, line {line}: {error.problem}") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise WrongCatalog(f"{path}: this is no UTF-8 text ({error})") from error
     except ValidationError as error:
         raise WrongCatalog("\n".join(_complaints(path, root, error))) from error
     return catalog.model_copy(update={"models": [_at_home(model, path.parent) for model in catalog.models]})

@@ -36,6 +36,12 @@ async def held(session: AsyncSession) -> set[str]:
     return set(rows)
 
 
+async def is_held_for(session: AsyncSession, prefix: str) -> bool:
+    """Whether any holder whose name begins so has a device."""
+    rows = select(DeviceLease.device).where(DeviceLease.holder.startswith(prefix, autoescape=True))
+    return await session.scalar(rows.where(DeviceLease.expires_at >= db_now()).limit(1)) is not None
+
+
 async def extend(session: AsyncSession, holder: str, *, seconds: float) -> int:
     """How many devices the holder still has: others may have taken those whose lease ran out."""
     mine = update(DeviceLease).where(DeviceLease.holder == holder)

@@ -37,6 +37,11 @@ class Lease:
     job_id: str
     token: int
 
+    @property
+    def holder(self) -> str:
+        """The name under which devices are leased for it: another claim of the same job has another."""
+        return f"{self.job_id}/{self.token}"
+
 
 async def enqueue(session: AsyncSession, job: Job) -> None:
     job.status, job.stage = Status.QUEUED, Stage.TRAIN

@@ -9,7 +9,7 @@ import pytest
 from app.files.storage import Storage
 from app.ids import new_id
 from app.store.session import Store
-from app.upkeep.loops import repeat, sweep_files
+from app.upkeep.loops import repeat, sweep
 from tests.rows import make_file, make_org
 
 pytestmark = pytest.mark.anyio
@@ -40,5 +40,5 @@ async def test_bytes_without_a_row_are_swept_once_they_are_old(tmp_path: Path, s
         storage.file(file_id).touch()
     for file_id in (kept, lost):
         os.utime(storage.file(file_id), (1, 1))
-    await sweep_files(store, storage)
+    await sweep(store, storage)
     assert {file_id for file_id in (kept, lost, fresh) if storage.file(file_id).exists()} == {kept, fresh}

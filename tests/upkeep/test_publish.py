@@ -42,7 +42,7 @@ async def publishing(folder: Path, store: Store, **changes: Any) -> AsyncIterato
 
 async def trained_job(store: Store, storage: Storage, *, rank: int = 8) -> str:
     async with store.begin() as session:
-        changes = {"status": Status.RUNNING, "stage": Stage.PUBLISH}
+        changes: dict[str, Any] = {"status": Status.RUNNING, "stage": Stage.PUBLISH}
         job = await make_job(session, trained_tokens=1000, gpu_seconds=100.0, **changes)
     adapter = storage.adapter(job.id, "adapter")
     adapter.mkdir(parents=True)

@@ -18,6 +18,7 @@ from app.catalog.load import load_catalog
 from app.devices import leases
 from app.devices.inventory import declared
 from app.files.storage import Storage
+from app.jobs import queue
 from app.jobs.events import list_after
 from app.jobs.metrics import read_metrics
 from app.jobs.states import EventType, Stage, Status
@@ -173,10 +174,11 @@ async def test_a_claim_takes_the_job_and_its_devices_or_neither(tmp_path: Path, 
     settings, devices = settings_for(tmp_path, store_url), declared(["CPU:1"])
     first, second = [await queue_job(store, settings) for _ in range(2)]
     claims = await asyncio.gather(*(claim_next(settings, store, devices) for _ in range(4)))
-    assert [claimed[0].id for claimed in claims if claimed] == [first]
+    [(job, lease, _)] = [claimed for claimed in claims if claimed]
+    assert job.id == first
     assert (await get_job(store, second)).status == Status.QUEUED
     async with store.begin() as session:
-        await leases.release(session, first)
+        await leases.release(session, lease.holder)
     claimed = await claim_next(settings, store, devices)
     assert claimed
     assert claimed[0].id == second
@@ -186,3 +188,20 @@ def test_what_can_run_are_the_free_devices_in_every_count() -> None:
     devices = declared(["A100:3", "CPU"])
     assert runnable(devices, set()) == ["A100", "A100:2", "A100:3", "CPU"]
     assert runnable(devices, {devices[0].name, devices[3].name}) == ["A100", "A100:2"]
+
+
+async def test_a_job_that_goes_back_is_not_begun_again_while_its_earlier_recipe_has_devices(
+    tmp_path: Path, store: Store, store_url: str
+) -> None:
+    settings, devices = settings_for(tmp_path, store_url), declared(["CPU:2"])
+    await queue_job(store, settings)
+    claimed = await claim_next(settings, store, devices)
+    assert claimed
+    async with store.begin() as session:
+        await queue.give_back(session, claimed[1])
+    assert await claim_next(settings, store, devices) is None
+    async with store.begin() as session:
+        await leases.release(session, claimed[1].holder)
+    again = await claim_next(settings, store, devices)
+    assert again
+    assert again[1].holder != claimed[1].holder
