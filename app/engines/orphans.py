@@ -57,8 +57,15 @@ def _read(path: Path) -> ProcessRecord | None:
 
 def _is_alive(pid: int, started_at: float) -> bool:
     try:
-        process = psutil.Process(pid)
-        return abs(process.create_time() - started_at) < 1 and process.status() != psutil.STATUS_ZOMBIE
+        return _is_same(pid, started_at) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _is_same(pid: int, started_at: float) -> bool:
+    """Also when it is dead and nobody has collected it: the members of its group may live on."""
+    try:
+        return abs(psutil.Process(pid).create_time() - started_at) < 1
     except psutil.NoSuchProcess:
         return False
 
@@ -67,7 +74,7 @@ def _end_orphan(record: ProcessRecord) -> None:
     """Kill the group, but only while it is still the one we started: its numbers may have been used again."""
     members = [p for p in psutil.process_iter() if _group_of(p) == record.pgid]
     leader = next((p for p in members if p.pid == record.pgid), None)
-    if not members or (leader and not _is_alive(leader.pid, record.started_at)):
+    if not members or (leader and not _is_same(leader.pid, record.started_at)):
         return
     log.warning("ending an engine whose gateway is gone", pgid=record.pgid, processes=len(members))
     signal_group(record.pgid, signal.SIGKILL)

@@ -91,6 +91,7 @@ def engine_body(asked: ChatRequest, *, engine_name: str, org_id: str, context_le
     """What the engine is sent: the allowed fields, its own name for the model, usage in every chunk."""
     body = asked.model_dump(include=set(EngineFields.model_fields), exclude_none=True)
     body["model"] = engine_name
+    body["messages"] = [_with_a_role_of_templates(message) for message in asked.messages]
     body["cache_salt"] = org_id  # one tenant's prompts must not be timed through another's cache
     for limit in ("max_tokens", "max_completion_tokens"):
         if limit in body:
@@ -104,6 +105,11 @@ def engine_body(asked: ChatRequest, *, engine_name: str, org_id: str, context_le
     body["stream"] = True
     body["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
     return body
+
+
+def _with_a_role_of_templates(message: dict[str, Any]) -> dict[str, Any]:
+    """`developer` is OpenAI's newer word for `system`; most chat templates pass over a role they do not know."""
+    return {**message, "role": "system"} if message.get("role") == "developer" else message
 
 
 def template_kwargs(asked: ChatRequest) -> dict[str, Any]:

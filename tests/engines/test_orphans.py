@@ -5,11 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from app.engines.orphans import ProcessRecord, sweep_orphans
 from tests.engines.running import engine_in, processes_of, python_with_a_child
-from tests.eventually import eventually
+from tests.eventually import eventually, until
 
 GATEWAY = """
 import asyncio, sys
@@ -73,3 +74,17 @@ def test_a_record_that_a_crash_cut_off_is_cleared_away(tmp_path: Path) -> None:
     (tmp_path / "x.sock").touch()
     assert sweep_orphans(tmp_path) == []
     assert listed(tmp_path) == []
+
+
+def test_the_group_of_a_dead_leader_that_nobody_collected_is_ended(tmp_path: Path) -> None:
+    script = f"sleep 60 & echo $! > {tmp_path}/pid"
+    with subprocess.Popen(["sh", "-c", script], start_new_session=True) as leader:
+        until((tmp_path / "pid").exists)
+        until(lambda: psutil.Process(leader.pid).status() == psutil.STATUS_ZOMBIE)
+        born_at = psutil.Process(leader.pid).create_time()
+        (tmp_path / "engines").mkdir()
+        record = ProcessRecord("engine_1", leader.pid, born_at, gateway_pid=leader.pid, gateway_started_at=1.0)
+        record.write(tmp_path / "engines" / "x.json")
+        child = psutil.Process(int((tmp_path / "pid").read_text()))
+        assert sweep_orphans(tmp_path / "engines") == ["engine_1"]
+        until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)

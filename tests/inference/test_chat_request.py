@@ -31,6 +31,11 @@ def test_every_answer_is_streamed_from_the_engine_and_counts_as_it_goes(options:
     assert body_of(**options)["stream_options"] == {"include_usage": True, "continuous_usage_stats": True}
 
 
+def test_a_developer_speaks_as_the_system_that_templates_know() -> None:
+    messages = [{"role": "developer", "content": "Be kind."}, *MESSAGES]
+    assert body_of(messages=messages)["messages"] == [{"role": "system", "content": "Be kind."}, *MESSAGES]
+
+
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
 def test_a_limit_is_cut_to_the_context(name: str) -> None:
     assert body_of(**{name: 7})[name] == 7
