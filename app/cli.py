@@ -12,6 +12,7 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.billing.ledger import Entry, append, balance_micros
@@ -26,7 +27,12 @@ from app.store.migrate import migrate
 from app.store.session import Store
 from app.up import CannotStart, run_up, welcome_credit
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train, serve, meter: one server, your hardware.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train, serve, meter: one server, your hardware.",
+)
 orgs = typer.Typer(no_args_is_help=True, help="Organisations.")
 keys = typer.Typer(no_args_is_help=True, help="API keys.")
 credit = typer.Typer(no_args_is_help=True, help="Credit.")
@@ -177,6 +183,6 @@ def main() -> None:
             name = "LOAM_" + "_".join(str(part) for part in problem["loc"]).upper()
             err.print(f"{name}: {problem['msg']}", style="red", markup=False)
         sys.exit(2)
-    except (APIError, WrongCatalog, CannotStart) as error:
-        err.print(str(error), style="red", markup=False)
+    except (APIError, WrongCatalog, CannotStart, SQLAlchemyError, OSError) as error:
+        err.print(str(error)[:500], style="red", markup=False)
         sys.exit(1)

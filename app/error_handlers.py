@@ -25,6 +25,9 @@ HANDLED = (APIError, RequestValidationError, HTTPException, DBAPIError, PoolTime
 UNION_BRANCH = re.compile(r"^(str|int|float|bool|constrained-.*|function-.*|(literal|list|dict)\[.*)$")
 
 
+NUL_STATES = ("22021", "22P05")  # PostgreSQL's, for a NUL in a text and in JSON
+
+
 class NoSpace(APIError):
     status_code, type, code = 507, "server_error", "insufficient_storage"
 
@@ -130,7 +133,9 @@ def _routing_error(error: HTTPException) -> RoutingError:
 
 
 def _resource_error(error: Exception) -> APIError | None:
-    """Disk and database troubles that pass; None for what is a bug."""
+    """Disk and database troubles that pass, and text that PostgreSQL cannot hold; None for what is a bug."""
+    if getattr(getattr(error, "orig", None), "sqlstate", None) in NUL_STATES:
+        return BadRequest("The request holds a NUL character where text is expected.")
     if "disk is full" in str(error) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
         return NoSpace("The server's disk is full; nothing was written. Free some room and try again.")
     lost = isinstance(error, OperationalError | InterfaceError | PoolTimeout | ConnectionError | TimeoutError)

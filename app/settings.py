@@ -23,7 +23,7 @@ class Settings(BaseSettings):
 
     # the gateway
     host: str = "127.0.0.1"
-    port: int = 8000
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
     key_cache_seconds: PositiveFloat = 2.0
     max_file_bytes: PositiveInt = 1 << 30
     max_body_bytes: PositiveInt = 16 << 20
@@ -50,10 +50,10 @@ class Settings(BaseSettings):
     devices: list[str] | None = Field(None, description='what to believe instead of looking: ["A100:2", "H100:8"]')
 
     # training
-    lease_seconds: PositiveFloat = 30.0
+    lease_seconds: PositiveFloat = 15.0
     poll_seconds: PositiveFloat = 0.5
     max_attempts: PositiveInt = 5
-    checkpoint_every_steps: PositiveInt = 50
+    checkpoint_every_steps: PositiveInt = 10
     keep_checkpoints: PositiveInt = 3
 
     # the simulated engine and recipe
@@ -75,4 +75,6 @@ class Settings(BaseSettings):
 
     @property
     def store_url(self) -> str:
-        return self.database_url or f"sqlite+aiosqlite:///{self.data_dir.resolve() / 'loam.db'}"
+        if self.database_url:
+            return self.database_url.replace("postgresql://", "postgresql+asyncpg://", 1)
+        return f"sqlite+aiosqlite:///{self.data_dir.resolve() / 'loam.db'}"

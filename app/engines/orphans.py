@@ -30,7 +30,10 @@ class ProcessRecord:
         return cls(holder, pid, psutil.Process(pid).create_time(), gateway.pid, gateway.create_time())
 
     def write(self, path: Path) -> None:
-        path.write_bytes(orjson.dumps(asdict(self)))
+        """Whole or not at all: a torn record would lose the group."""
+        part = path.with_suffix(".part")
+        part.write_bytes(orjson.dumps(asdict(self)))
+        part.rename(path)
 
 
 def sweep_orphans(folder: Path) -> list[str]:

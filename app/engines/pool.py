@@ -23,6 +23,7 @@ from app.store.session import Store
 log = structlog.get_logger()
 
 WAIT_SECONDS = 0.2
+PROBE_SECONDS = 20.0
 
 
 class NoCapacity(Unavailable):
@@ -103,7 +104,7 @@ class EnginePool:
         if not engine.in_flight and now - engine.last_used > self._settings.engine_idle_seconds:
             await self._retire(engine)
         elif engine.is_silent(now, self._settings.stream_silence_seconds) and not await engine.client.answers(
-            engine.model.id, within_seconds=self._settings.stream_silence_seconds
+            engine.model.id, within_seconds=min(PROBE_SECONDS, self._settings.stream_silence_seconds)
         ):
             log.error("engine hangs; ending it", model=engine.model.id)
             await engine.stop()  # its requests end with an error, the next one starts it again

@@ -110,10 +110,10 @@ async def upload_file(
         chosen = check_purpose(upload.fields.get("purpose") or purpose or "fine-tune")
         filename = upload.filename or "file"
         file = await service.describe(storage, org_id, file_id, saved, filename=filename, purpose=chosen)
-        kept = await service.add(store, storage, file, idempotency_key)
     except BaseException:
         storage.delete_file(file_id)
         raise
+    kept = await service.add(store, storage, file, idempotency_key)
     return FileOut.of(kept, request)
 
 

@@ -9,7 +9,7 @@ import anyio.to_thread
 from sqlalchemy import Select, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.errors import BadRequest, NotFound, TooLarge
+from app.errors import APIError, BadRequest, NotFound, TooLarge
 from app.files.storage import Saved, Storage, TooManyBytes
 from app.files.training_file import TrainingFileReport, check
 from app.ids import new_id
@@ -80,14 +80,21 @@ def _record(file: File, report: TrainingFileReport) -> None:
 
 
 async def add(store: Store, storage: Storage, file: File, idempotency_key: str | None) -> File:
-    """Commit the row, or find the one that the same request made before."""
+    """Commit the row, or find the one that the same request made before. Raises Conflict.
+
+    When it is not known whether the commit came through, the bytes stay: without a row they are swept one day.
+    """
     request = [file.sha256, file.filename, file.purpose]
-    async with store.begin() as session:
-        file_id = await claim_key(session, file.org_id, idempotency_key, request, file.id)
-        if file_id == file.id:
-            session.add(file)
-            return file
-        earlier = await get_file(session, file.org_id, file_id)
+    try:
+        async with store.begin() as session:
+            file_id = await claim_key(session, file.org_id, idempotency_key, request, file.id)
+            if file_id == file.id:
+                session.add(file)
+                return file
+            earlier = await get_file(session, file.org_id, file_id)
+    except APIError:
+        storage.delete_file(file.id)
+        raise
     storage.delete_file(file.id)
     return earlier
 

@@ -10,6 +10,9 @@ from app.errors import BadRequest
 
 Auto = Literal["auto"]
 
+# The layers that engines serve adapters on.
+Linear = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
 BASE_LEARNING_RATE = 2e-4
 MAX_AUTO_SEQUENCE = 4096
 
@@ -37,7 +40,9 @@ class HyperparametersIn(BaseModel):
     )
     lora_alpha: Annotated[int, Field(ge=1, le=4096)] | Auto = "auto"
     lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    lora_target_modules: Literal["all-linear"] | Annotated[list[str], Field(min_length=1, max_length=32)] = "all-linear"
+    lora_target_modules: Literal["all-linear"] | Annotated[list[Linear], Field(min_length=1, max_length=7)] = (
+        "all-linear"
+    )
     use_qlora: bool = False
     train_on_inputs: bool = False
     gradient_checkpointing: bool = False

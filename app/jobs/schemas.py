@@ -7,8 +7,13 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_vali
 from app.jobs.hyperparameters import HyperparametersIn
 from app.store.tables import Checkpoint, Job, JobEvent
 
+WITHOUT_NUL = r"^[^\x00]*$"
+
 Metadata = Annotated[
-    dict[Annotated[str, StringConstraints(max_length=64)], Annotated[str, StringConstraints(max_length=512)]],
+    dict[
+        Annotated[str, StringConstraints(max_length=64, pattern=WITHOUT_NUL)],
+        Annotated[str, StringConstraints(max_length=512, pattern=WITHOUT_NUL)],
+    ],
     Field(max_length=16),
 ]
 SUPPORTED = "training_type must be sft (method.type: supervised); nothing else can be trained here yet."

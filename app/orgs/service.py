@@ -2,7 +2,7 @@
 
 import time
 
-from sqlalchemy import CursorResult, select, update
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import Conflict, NotFound
@@ -40,11 +40,9 @@ async def list_keys(session: AsyncSession, org: Org) -> list[ApiKey]:
     return list(await session.scalars(select(ApiKey).where(ApiKey.org_id == org.id).order_by(ApiKey.created_at)))
 
 
-async def revoke_key(session: AsyncSession, prefix_or_id: str) -> int:
-    """How many keys were revoked: 0, or 1 where the prefix tells one key."""
-    named = (ApiKey.id == prefix_or_id) | (ApiKey.prefix == prefix_or_id)
-    result = await session.execute(
-        update(ApiKey).where(named, ApiKey.revoked_at.is_(None)).values(revoked_at=time.time())
-    )
-    assert isinstance(result, CursorResult)
-    return result.rowcount
+async def revoke_key(session: AsyncSession, key_id: str) -> None:
+    """Raises NotFound; revoking again is harmless."""
+    key = await session.get(ApiKey, key_id)
+    if key is None:
+        raise NotFound(f"there is no key {key_id!r}; their ids: loam keys list --org NAME")
+    key.revoked_at = key.revoked_at or time.time()

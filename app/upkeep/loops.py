@@ -52,7 +52,7 @@ async def sweep(store: Store, storage: Storage) -> None:
     async with store.begin() as session:
         await forget_old(session)
     async with store.read() as session:
-        known = set(await session.scalars(select(File.id)))
+        known = set(await session.scalars(select(File.id).where(File.deleted_at.is_(None))))
     swept = storage.sweep(known, older_than=time.time() - ORPHAN_FILE_SECONDS)
     if swept:
         log.info("swept files of broken uploads", files=swept)

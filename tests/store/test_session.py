@@ -7,8 +7,9 @@ from contextlib import suppress
 import anyio
 import pytest
 from sqlalchemy import func, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from app.error_handlers import as_api_error
 from app.ids import new_id
 from app.store.base import db_now
 from app.store.session import Store, insert_if_absent
@@ -98,3 +99,13 @@ async def test_json_comes_back_as_it_went_in(store: Store) -> None:
         kept = await session.scalar(select(StoredResponse))
     assert kept is not None
     assert (kept.body, kept.input_items) == (body, [body])
+
+
+async def test_a_nul_in_a_question_is_a_bad_request_and_no_fault_of_ours(store: Store) -> None:
+    status, found = 400, None
+    try:
+        async with store.read() as session:
+            found = await session.get(Org, "org_\x00")
+    except DBAPIError as error:  # PostgreSQL has no NUL in its texts
+        status = as_api_error(error).status_code
+    assert (status, found) == (400, None)
