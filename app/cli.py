@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.billing.ledger import Entry, append, balance_micros
 from app.catalog.load import WrongCatalog
+from app.catalog.spec import MICROS_PER_DOLLAR
 from app.demo import run_demo
 from app.errors import APIError
 from app.ids import new_id
@@ -145,7 +146,7 @@ def add_credit(dollars: float, org: OrgName, data_dir: DataDir = None) -> None:
 
     async def add(session: AsyncSession) -> None:
         row = await service.get_org(session, org)
-        amount = int(Decimal(str(dollars)) * 1_000_000)
+        amount = int(Decimal(str(dollars)) * MICROS_PER_DOLLAR)
         entry = Entry(org_id=row.id, source=f"credit:{new_id('credit')}", kind="credit", amount_micros=amount)
         await append(session, entry)
         out.print(f"{row.name} has ${await balance_micros(session, row.id) / 1e6:,.2f}.", markup=False)

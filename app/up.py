@@ -13,6 +13,7 @@ import uvicorn
 from rich.console import Console
 
 from app.billing.ledger import Entry, append
+from app.billing.prices import MICROS_PER_CENT
 from app.errors import APIError
 from app.logs import configure_logging
 from app.main import create_app
@@ -25,7 +26,6 @@ from app.store.session import Store
 
 log = structlog.get_logger()
 
-MICROS_PER_CENT = 10_000
 RESTART_SECONDS = 1.0
 
 

@@ -1,7 +1,6 @@
 """The history of a job: rows numbered densely from 1."""
 
 import time
-from collections.abc import Sequence
 from typing import Any, Literal
 
 from sqlalchemy import insert, select, update
@@ -44,12 +43,6 @@ async def record(
         "created_at": time.time(),
     }
     await session.execute(insert(JobEvent).values(row))
-
-
-async def list_latest(session: AsyncSession, job_id: str, types: Sequence[EventType], *, limit: int) -> list[JobEvent]:
-    """The last ones of these types, oldest first."""
-    rows = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.event_type.in_(types))
-    return list(await session.scalars(rows.order_by(JobEvent.seq.desc()).limit(limit)))[::-1]
 
 
 async def list_after(session: AsyncSession, job_id: str, seq: int, *, limit: int) -> list[JobEvent]:
