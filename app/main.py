@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from starlette.responses import JSONResponse
 
 from app.billing.charges import Charges
+from app.billing.funds import Funds
 from app.billing.router import router as billing
 from app.body_limit import BodyLimit
 from app.catalog.load import load_catalog
@@ -21,6 +22,7 @@ from app.engines.warmup import Warmups
 from app.error_handlers import AnswerBugs, install_error_handlers, respond
 from app.files.router import router as files
 from app.files.storage import Storage
+from app.inference.admission import Admissions
 from app.inference.chat import router as chat
 from app.inference.models import router as models
 from app.inference.responses import router as responses
@@ -111,7 +113,9 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     store = state.store = Store(settings.store_url)
     await migrate(store)
     state.key_ring = KeyRing(store, cache_seconds=settings.key_cache_seconds)
-    charges = state.charges = Charges(store)
+    funds = Funds(store, cache_seconds=settings.key_cache_seconds)
+    charges = state.charges = Charges(store, funds)
+    state.admissions = Admissions(settings, state.catalog, state.devices, store, funds)
     pool = state.pool = EnginePool(settings, store, storage, state.devices)
     await pool.sweep()
     warmups = state.warmups = Warmups(pool, charges, state.catalog)

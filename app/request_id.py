@@ -1,7 +1,6 @@
 """Every request gets an id: in its log lines, its charge, and the header `x-request-id`."""
 
 import structlog
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.ids import new_id
@@ -12,7 +11,7 @@ class RequestId:
 
     def __init__(self, app: ASGIApp, *, simulated: bool) -> None:
         self._app = app
-        self._simulated = simulated
+        self._marks = [(b"x-loam-simulated", b"true")] if simulated else []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -25,10 +24,7 @@ class RequestId:
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = request_id
-                if self._simulated:
-                    headers["x-loam-simulated"] = "true"
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode()), *self._marks]
             await send(message)
 
         await self._app(scope, receive, send_with_id)

@@ -1,46 +1,81 @@
 """Charges that outlive whoever caused them: a hung-up client, a database that is away for a minute."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 
 import structlog
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_after_delay, wait_exponential
+from tenacity import AsyncRetrying, RetryError, retry_if_exception, stop_after_delay, wait_exponential
 
-from app.billing.ledger import Entry, append
+from app.billing.funds import Funds
+from app.billing.ledger import Entry, append_all
 from app.store.session import Store
 
 log = structlog.get_logger()
 
 GIVE_UP_SECONDS = 120.0
+MAX_BATCH = 1000  # a PostgreSQL statement takes 32,767 parameters
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether it may be over when the database is back."""
+    is_final = isinstance(error, IntegrityError | DataError)
+    return isinstance(error, DBAPIError | PoolTimeout | OSError) and not is_final
 
 
 class Charges:
-    """Writes ledger entries. `settle()` before the store closes."""
+    """Writes ledger entries, as many as wait in one commit. `settle()` before the store closes."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, funds: Funds) -> None:
         self._store = store
-        self._pending: set[asyncio.Task[None]] = set()
+        self._funds = funds
+        self._waiting: list[tuple[Entry, asyncio.Future[None]]] = []
+        self._writing: asyncio.Task[None] | None = None
 
     async def record(self, entry: Entry) -> None:
         """Returns when the entry is committed; if the caller is cancelled meanwhile, it is committed all the same."""
-        task = asyncio.create_task(self._commit(entry))
-        self._pending.add(task)
-        task.add_done_callback(self._pending.discard)
-        await asyncio.shield(task)
+        committed = asyncio.get_running_loop().create_future()
+        self._waiting.append((entry, committed))
+        self._funds.spend(entry.org_id, -entry.amount_micros)
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write())
+        await committed
 
     async def settle(self) -> None:
-        await asyncio.gather(*self._pending)
+        if self._writing:
+            await self._writing
 
-    async def _commit(self, entry: Entry) -> None:
-        passing = retry_if_exception_type((DBAPIError, PoolTimeout, OSError))
+    async def _write(self) -> None:
+        """Until nobody waits. While one batch is being committed, the next one gathers."""
+        while self._waiting:
+            batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
+            await self._commit([entry for entry, _ in batch])
+            for _, committed in batch:
+                if not committed.done():
+                    committed.set_result(None)
+        self._writing = None
+
+    async def _commit(self, entries: Sequence[Entry]) -> None:
+        """An entry that the database will never take must not hold up the others."""
+        try:
+            await self._commit_together(entries)
+        except (IntegrityError, DataError) as error:
+            if len(entries) == 1:
+                log.error("charge refused by the database", entry=asdict(entries[0]), exc_info=error)
+                return
+            for entry in entries:
+                await self._commit([entry])
+
+    async def _commit_together(self, entries: Sequence[Entry]) -> None:
+        passing = retry_if_exception(is_passing)
         try:
             async for attempt in AsyncRetrying(
                 retry=passing, stop=stop_after_delay(GIVE_UP_SECONDS), wait=wait_exponential(max=5)
             ):
                 with attempt:
-                    async with self._store.begin() as session:
-                        await append(session, entry)
+                    await self._store.write(partial(append_all, entries=entries))
         except RetryError as error:
-            log.error("charge could not be written", entry=asdict(entry), exc_info=error)
+            log.error("charges could not be written", entries=[asdict(entry) for entry in entries], exc_info=error)

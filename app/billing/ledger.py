@@ -1,10 +1,11 @@
 """The append-only ledger: the only place that writes its rows, and the sums that follow from them."""
 
 import time
-from dataclasses import asdict, dataclass
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from sqlalchemy import func, select
+from sqlalchemy import Connection, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import APIError
@@ -18,6 +19,9 @@ Kind = Literal["credit", "inference", "training", "warmup"]
 class InsufficientFunds(APIError):
     status_code, type, code = 402, "insufficient_quota", "insufficient_quota"
     headers = {"x-should-retry": "false"}
+
+    def __init__(self) -> None:
+        super().__init__("The balance is used up. Add credit on the server: loam credit add --org NAME DOLLARS")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +52,16 @@ class Spend:
 
 
 async def append(session: AsyncSession, entry: Entry) -> None:
-    row = {"id": new_id("led"), "created_at": time.time(), **asdict(entry)}
-    await session.execute(insert_if_absent(session, LedgerEntry).values(row))
+    await session.execute(insert_if_absent(session, LedgerEntry).values(_row(entry)))
+
+
+def append_all(connection: Connection, entries: Sequence[Entry]) -> None:
+    """Many requests' charges in one statement."""
+    connection.execute(insert_if_absent(connection, LedgerEntry), [_row(entry) for entry in entries])
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    return {"id": new_id("led"), "created_at": time.time(), **vars(entry)}
 
 
 async def balance_micros(session: AsyncSession, org_id: str) -> int:
@@ -63,7 +75,7 @@ async def balance_micros(session: AsyncSession, org_id: str) -> int:
 async def require_funds(session: AsyncSession, org_id: str) -> None:
     """Raises InsufficientFunds unless there is something left to spend."""
     if await balance_micros(session, org_id) <= 0:
-        raise InsufficientFunds("The balance is used up. Add credit on the server: loam credit add --org NAME DOLLARS")
+        raise InsufficientFunds
 
 
 async def list_entries(session: AsyncSession, org_id: str) -> list[LedgerEntry]:

@@ -1,68 +1,128 @@
 """HTTP to one engine, over its Unix socket."""
 
 import asyncio
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import orjson
 
-# An engine may think for as long as it likes before its first byte; how long that is, the caller decides.
-NO_LIMIT = aiohttp.ClientTimeout(total=None, sock_connect=5)
-SHORT = aiohttp.ClientTimeout(total=60)
+from app.engines.connection import OK, ConnectionBroken, EngineConnection
+
+CONNECT_SECONDS = 5.0
+SHORT_SECONDS = 60.0
 
 
 class EngineClient:
-    """Owned by its engine, which closes it."""
+    """Keeps its connections for the next request. Owned by its engine, which closes it."""
 
     def __init__(self, socket: Path) -> None:
-        connector = aiohttp.UnixConnector(str(socket), limit=0)
-        self._http = aiohttp.ClientSession("http://engine", connector=connector, auto_decompress=False)
+        self._socket = str(socket)
+        self._idle: list[EngineConnection] = []
 
-    async def close(self) -> None:
-        await self._http.close()
+    def close(self) -> None:
+        """Nothing is in flight any more: the engine has ended."""
+        while self._idle:
+            self._idle.pop().abort()
 
     async def is_healthy(self) -> bool:
         try:
-            async with self._http.get("/health", timeout=SHORT) as response:
-                return response.status == 200
-        except (aiohttp.ClientError, OSError):
+            async with self._request(_get("/health"), silence_seconds=SHORT_SECONDS) as answer:
+                await answer.read_all()
+                return answer.status == OK
+        except OSError:
             return False
 
     async def answers(self, name: str, *, within_seconds: float) -> bool:
         """Whether `name` still makes a token: an open port says nothing of an engine that hangs."""
         body = {"model": name, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
         try:
-            async with asyncio.timeout(within_seconds), self.chat(body) as response:
-                await response.read()
-                return response.status == 200
-        except (aiohttp.ClientError, OSError):
+            async with asyncio.timeout(within_seconds), self.chat(body, silence_seconds=within_seconds) as answer:
+                await answer.read_all()
+                return answer.status == OK
+        except OSError:
             return False
 
     async def loaded_adapters(self) -> set[str]:
-        async with self._http.get("/v1/models", timeout=SHORT) as response:
-            response.raise_for_status()
-            models = orjson.loads(await response.read())["data"]
+        async with self._request(_get("/v1/models"), silence_seconds=SHORT_SECONDS) as answer:
+            models = orjson.loads(await answer.read_all())["data"]
         return {model["id"] for model in models if model.get("parent")}
 
     async def load_adapter(self, name: str, folder: Path) -> str | None:
         """None when it is loaded, else the engine's reason."""
-        body = orjson.dumps({"lora_name": name, "lora_path": str(folder)})
+        request = _post("/v1/load_lora_adapter", orjson.dumps({"lora_name": name, "lora_path": str(folder)}))
         try:
-            async with self._http.post("/v1/load_lora_adapter", data=body, headers=JSON, timeout=SHORT) as response:
-                text = await response.text()
-        except (aiohttp.ClientError, OSError) as error:
+            async with self._request(request, silence_seconds=SHORT_SECONDS) as answer:
+                text = (await answer.read_all()).decode(errors="replace")
+        except OSError as error:
             return f"no answer: {error!r}"
-        if response.status == 200 or "already been loaded" in text:
+        if answer.status == OK or "already been loaded" in text:
             return None
         return text[:1000]
 
-    def chat(self, body: Mapping[str, Any] | bytes) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        """The engine's answer to a chat completion, to be read by the caller."""
-        data = body if isinstance(body, bytes) else orjson.dumps(body)
-        return self._http.post("/v1/chat/completions", data=data, headers=JSON, timeout=NO_LIMIT)
+    @asynccontextmanager
+    async def chat(self, body: Mapping[str, Any], *, silence_seconds: float) -> AsyncIterator[EngineConnection]:
+        """The engine's answer to a chat completion, to be read by the caller; leaving the block early ends it.
+
+        Raises ConnectionBroken, EngineSilent.
+        """
+        async with self._request(
+            _post("/v1/chat/completions", orjson.dumps(body)), silence_seconds=silence_seconds
+        ) as answer:
+            yield answer
+
+    @asynccontextmanager
+    async def _request(self, request: bytes, *, silence_seconds: float) -> AsyncIterator[EngineConnection]:
+        connection = await self._ask(request, silence_seconds)
+        try:
+            yield connection
+        finally:
+            self._give_back(connection)
+
+    async def _ask(self, request: bytes, silence_seconds: float) -> EngineConnection:
+        """On a kept connection if there is one. The engine may be closing it at this very moment: then on the next."""
+        while True:
+            kept = self._take()
+            connection = kept or await self._connect()
+            try:
+                await connection.ask(request, silence_seconds=silence_seconds)
+            except ConnectionBroken:
+                if not kept:
+                    raise
+            except BaseException:
+                connection.abort()
+                raise
+            else:
+                return connection
+
+    def _take(self) -> EngineConnection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_reusable:
+                return connection
+        return None
+
+    async def _connect(self) -> EngineConnection:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                _, connection = await loop.create_unix_connection(EngineConnection, self._socket)
+        except OSError as error:
+            raise ConnectionBroken(f"no connection: {error!r}") from error
+        return connection
+
+    def _give_back(self, connection: EngineConnection) -> None:
+        if connection.is_reusable:
+            self._idle.append(connection)
+        else:
+            connection.abort()
 
 
-JSON = {"Content-Type": "application/json"}
+def _get(path: str) -> bytes:
+    return b"GET %b HTTP/1.1\r\nHost: engine\r\n\r\n" % path.encode()
+
+
+def _post(path: str, body: bytes) -> bytes:
+    head = b"POST %b HTTP/1.1\r\nHost: engine\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    return head % (path.encode(), len(body)) + body

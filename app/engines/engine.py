@@ -246,7 +246,7 @@ class Engine:
         if process:
             await end_group(process, grace_seconds=self._settings.engine_stop_seconds)
         if client:
-            await client.close()
+            client.close()
         for leftover in (self.socket, self.socket.with_suffix(".json")):
             leftover.unlink(missing_ok=True)
         self.state = State.STOPPED

@@ -15,9 +15,10 @@ from app.inference.chat_request import ChatRequest, engine_body
 from app.inference.chunks import ChunkRewriter
 from app.inference.relay import Relay
 from app.inference.sending import EventStream, until_disconnect
-from app.orgs.auth import CurrentOrg
+from app.orgs.auth import get_current_org
+from app.plain_route import PlainRoute
 
-router = APIRouter(tags=["inference"])
+router = APIRouter(tags=["inference"], route_class=PlainRoute)
 
 KEPT_NULLS = frozenset({"content", "refusal", "logprobs", "finish_reason"})
 
@@ -32,8 +33,9 @@ KEPT_NULLS = frozenset({"content", "refusal", "logprobs", "finish_reason"})
     },
     responses={200: {"content": {"application/json": {"schema": {"type": "object"}}, sse.MEDIA_TYPE: {}}}},
 )
-async def create_chat_completion(request: Request, org_id: CurrentOrg) -> Response:
+async def create_chat_completion(request: Request) -> Response:
     """OpenAI's chat completions, with vLLM's own sampling fields; `stream` for server-sent events."""
+    org_id = get_current_org(request)
     body = await read_json(request)
     asked = parse(body)
     target = await admit(request, org_id, asked.model, wanted_gpu(request, body))
@@ -91,16 +93,14 @@ class ChatResponse(Response):
         rewriter = ChunkRewriter(
             engine_name=self._relay.target.engine_name,
             client_name=self._asked.model,
+            n=self._asked.n or 1,
             keeps_final_usage=self._asked.wants_usage,
         )
-        async with (
-            stream.kept_alive(self._relay.settings.keep_alive_seconds),
-            self._relay.stream(self._body, rewriter) as pieces,
-        ):
-            async for piece in pieces:
-                events = rewriter.feed(piece)
-                if events:
-                    await stream.write(events)
+        with stream.kept_alive(self._relay.settings.keep_alive_seconds):
+            async with self._relay.stream(self._body, rewriter) as pieces:
+                async for piece in pieces:
+                    if events := rewriter.feed(piece):
+                        await stream.write(events)
         await stream.end(sse.DONE)
 
 

@@ -67,6 +67,9 @@ class EngineFields(BaseModel):
         return value
 
 
+FORWARDED = frozenset(EngineFields.model_fields)
+
+
 class ChatRequest(EngineFields):
     """POST /chat/completions."""
 
@@ -89,7 +92,7 @@ class ChatRequest(EngineFields):
 
 def engine_body(asked: ChatRequest, *, engine_name: str, org_id: str, context_length: int) -> dict[str, Any]:
     """What the engine is sent: the allowed fields, its own name for the model, usage in every chunk."""
-    body = asked.model_dump(include=set(EngineFields.model_fields), exclude_none=True)
+    body = {name: value for name, value in vars(asked).items() if name in FORWARDED and value is not None}
     body["model"] = engine_name
     body["messages"] = [_with_a_role_of_templates(message) for message in asked.messages]
     body["cache_salt"] = org_id  # one tenant's prompts must not be timed through another's cache

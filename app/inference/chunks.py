@@ -3,6 +3,7 @@
 A chunk's JSON is not parsed. The keys looked for cannot appear inside its strings, where quotes are escaped.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,12 +14,13 @@ from app.billing.prices import Usage
 DATA = b"data: "
 DONE = b"data: [DONE]"
 ERROR = b'data: {"error":'
-USAGE = b'"usage":{'
 NO_CHOICES = b'"choices":[]'
-NULLS = (b',"token_ids":null', b',"stop_reason":null', b',"prompt_token_ids":null', b',"prompt_text":null')
-
-
+SPECIAL = (DONE, NO_CHOICES, ERROR)
 CHOICE = b'"choices":[{"index":'
+WITH_USAGE = b'"usage":{'
+USAGE = re.compile(rb',"usage":(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
+# What the client is not told in each chunk, with the comma before it.
+DROPPED = re.compile(USAGE.pattern + rb'|,"(?:token_ids|stop_reason|prompt_token_ids|prompt_text)":null')
 
 
 class EngineError(Exception):
@@ -30,45 +32,62 @@ class EngineError(Exception):
 
 
 class ChunkRewriter:
-    """Feed it what the engine sends; it gives back whole events, the model renamed and usage as it was asked for."""
+    """Feed it what the engine sends; it gives back whole events, the model renamed and usage as it was asked for.
 
-    def __init__(self, *, engine_name: str, client_name: str, keeps_final_usage: bool) -> None:
+    All chunks that came together are rewritten together: that is what a chunk costs (see bench/).
+    """
+
+    def __init__(self, *, engine_name: str, client_name: str, n: int, keeps_final_usage: bool) -> None:
         self._from = b'"model":' + orjson.dumps(engine_name)
         self._to = b'"model":' + orjson.dumps(client_name)
+        self._is_single = n == 1
         self._keeps_final_usage = keeps_final_usage
         self._rest = b""
+        self._last = b""
         self._usages: dict[int | None, bytes] = {}
         self.is_done = False
 
     def feed(self, data: bytes) -> bytes:
         """The events that are complete now. Raises EngineError."""
-        *events, self._rest = (self._rest + data).split(b"\n\n")
-        return b"".join(self._rewrite(event) for event in events)
+        events = self._rest + data if self._rest else data
+        end = len(events) if events.endswith(b"\n\n") else events.rfind(b"\n\n") + 2
+        if end < 2:  # none is complete
+            self._rest = events
+            return b""
+        events, self._rest = events[:end], events[end:]
+        # These words may stand in a text too, where they only cost the longer way.
+        if any(word in events for word in SPECIAL):
+            return b"".join([self._rewrite_one(event + b"\n\n") for event in events.split(b"\n\n")[:-1]])
+        return self._rewrite(events)
 
     @property
     def usage(self) -> Usage:
         """Of all choices, as far as they have come."""
+        self._note_usage(self._last)
         return total_usage({index: usage_of(orjson.loads(text)) for index, text in self._usages.items()})
 
-    def _rewrite(self, event: bytes) -> bytes:
+    def _rewrite_one(self, event: bytes) -> bytes:
         if event.startswith(DONE):
             self.is_done = True
             return b""
         if event.startswith(ERROR):
             raise EngineError(event)
-        start = event.rfind(USAGE)
-        if start >= 0:
-            end = _closing_brace(event, start + len(USAGE))
-            self._usages[_choice_index(event)] = event[start + len(USAGE) - 1 : end]
-            if NO_CHOICES in event:
-                return self._renamed(event) if self._keeps_final_usage else b""
-            event = event[: start - 1] + event[end:]  # with the comma before it
-        return self._renamed(event)
+        if NO_CHOICES in event and CHOICE not in event:
+            self._last = event
+            return event.replace(self._from, self._to) if self._keeps_final_usage else b""
+        return self._rewrite(event)
 
-    def _renamed(self, event: bytes) -> bytes:
-        for null in NULLS:
-            event = event.replace(null, b"")
-        return event.replace(self._from, self._to, 1) + b"\n\n"
+    def _rewrite(self, events: bytes) -> bytes:
+        if self._is_single:
+            self._last = events if WITH_USAGE in events else self._last  # parsed when it is asked for
+        else:
+            self._note_usage(events)
+        return DROPPED.sub(b"", events).replace(self._from, self._to)
+
+    def _note_usage(self, events: bytes) -> None:
+        for event in events.split(b"\n\n"):
+            if told := USAGE.search(event):
+                self._usages[_choice_index(event)] = told[1]
 
 
 class ChunkReader:
@@ -124,13 +143,3 @@ def total_usage(usages: Mapping[int | None, Usage]) -> Usage:
 def _choice_index(event: bytes) -> int | None:
     start = event.find(CHOICE) + len(CHOICE)
     return int(event[start : event.index(b",", start)]) if start >= len(CHOICE) else None
-
-
-def _closing_brace(text: bytes, position: int) -> int:
-    """The index after the brace that closes the one before `position`; usage holds no strings."""
-    depth = 1
-    while depth:
-        close = text.index(b"}", position)
-        depth += text.count(b"{", position, close) - 1
-        position = close + 1
-    return position

@@ -111,6 +111,7 @@ async def delete_model(request: Request, model_id: str, org_id: CurrentOrg, sess
     if adapter is None:
         raise UnknownModel(model_id)
     adapter.deleted_at = time.time()
+    request.app.state.admissions.forget()
     return ModelDeleted(id=adapter.name, object="model", deleted=True)
 
 

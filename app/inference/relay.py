@@ -1,12 +1,10 @@
 """The way to an engine and back: a lease, the engine's bytes as they come, and in every case the charge."""
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import aiohttp
 import orjson
 import structlog
 
@@ -14,6 +12,7 @@ from app.billing.charges import Charges
 from app.billing.ledger import Entry
 from app.billing.prices import Usage, inference_micros
 from app.catalog.resolve import Target
+from app.engines.connection import OK, ConnectionBroken, EngineConnection, EngineSilent
 from app.engines.engine import Engine
 from app.engines.pool import EnginePool
 from app.errors import APIError, BadRequest, Unavailable
@@ -54,22 +53,6 @@ class Relay:
     org_id: str
     request_id: str
 
-    @asynccontextmanager
-    async def upstream(self, body: Mapping[str, Any]) -> AsyncIterator[tuple[Engine, aiohttp.ClientResponse]]:
-        """The engine's answer, status 200; leaving the block ends the generation. Raises APIError for a refusal."""
-        async with self.pool.lease(self.target) as engine:
-            try:
-                async with engine.client.chat(body) as response:
-                    engine.heard()
-                    if response.status != 200:
-                        raise refusal(response.status, await response.read())
-                    yield engine, response
-            except EngineError as error:
-                raise refusal(_status_of(error.body), error.body) from error
-            except (aiohttp.ClientError, ConnectionError) as error:
-                log.warning("engine lost", model=self.target.model.id, error=repr(error)[:300])
-                raise EngineLost(f"The engine of {self.target.model.id} stopped while it worked; try again.") from error
-
     async def read(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The whole answer, charged."""
         reader, folding = ChunkReader(), Folding()
@@ -81,33 +64,39 @@ class Relay:
 
     @asynccontextmanager
     async def stream(self, body: Mapping[str, Any], meter: Meter) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The answer's bytes as they come. However the block ends, what `meter` saw of usage is charged by then,
-        unless the engine failed.
+        """The answer's bytes as they come; leaving the block ends the generation. However the block ends, what `meter`
+        saw of usage is charged by then, unless the engine failed.
+
+        Raises EngineLost, BadRequest for what the engine refuses, and as `EnginePool.lease` does.
         """
         try:
-            async with self.upstream(body) as (engine, response):
-                yield self._pieces(engine, response)
+            async with self.pool.lease(self.target) as engine, self._ask(engine, body) as answer:
+                yield self._pieces(engine, answer)
             if not meter.is_done:
                 raise EngineLost("The engine's answer broke off; try again.")
         except EngineLost:
             raise
+        except EngineError as error:
+            raise refusal(_status_of(error.body), error.body) from error
+        except EngineSilent as error:
+            raise EngineLost(f"The engine of {self.target.model.id} has been {error}.") from error
+        except ConnectionBroken as error:
+            log.warning("engine lost", model=self.target.model.id, error=repr(error)[:300])
+            raise EngineLost(f"The engine of {self.target.model.id} stopped while it worked; try again.") from error
         except BaseException:  # the client left: what was generated for it is charged
             await self.charge(meter.usage)
             raise
         await self.charge(meter.usage)
 
-    async def _pieces(self, engine: Engine, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-        """Raises EngineLost when nothing comes for too long."""
-        limit = self.settings.stream_silence_seconds
-        while True:
-            try:
-                async with asyncio.timeout(limit):
-                    piece = await response.content.readany()
-            except TimeoutError as error:
-                message = f"The engine of {self.target.model.id} has been silent for {limit:g} seconds."
-                raise EngineLost(message) from error
-            if not piece:
-                return
+    @asynccontextmanager
+    async def _ask(self, engine: Engine, body: Mapping[str, Any]) -> AsyncIterator[EngineConnection]:
+        async with engine.client.chat(body, silence_seconds=self.settings.stream_silence_seconds) as answer:
+            if answer.status != OK:
+                raise refusal(answer.status, await answer.read_all())
+            yield answer
+
+    async def _pieces(self, engine: Engine, answer: EngineConnection) -> AsyncIterator[bytes]:
+        while piece := await answer.read():
             engine.heard()
             yield piece
 

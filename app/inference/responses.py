@@ -167,7 +167,7 @@ class Exchange(Response):
         stream = EventStream(send, [(b"x-gpu-type", self._gpu.encode())])
         events = ResponseEvents(self._begun)
         try:
-            async with stream.kept_alive(self._relay.settings.keep_alive_seconds):
+            with stream.kept_alive(self._relay.settings.keep_alive_seconds):
                 await self._write_answer(stream, events)
         except HANDLED as error:
             if not events.has_begun:

@@ -222,7 +222,7 @@ async def test_an_engine_that_hangs_is_ended_and_starts_again(tmp_path: Path, st
 async def test_an_engine_that_is_only_slow_is_left_alone(tmp_path: Path, store: Store) -> None:
     async with pool_on(store, tmp_path, stream_silence_seconds=0.2) as pool, pool.lease(target()) as engine:
         hanging = {"model": "test/a", "messages": [{"role": "user", "content": "[simulate: hang=0]"}]}
-        slow = asyncio.create_task(engine.client.chat(hanging).__aenter__())
+        slow = asyncio.create_task(engine.client.chat(hanging, silence_seconds=60).__aenter__())
         await eventually(lambda: engine.is_silent(time.monotonic(), 0.2))
         await pool.look_after()
         assert engine.is_ready

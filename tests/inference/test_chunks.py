@@ -21,7 +21,7 @@ TOTAL = Usage(prompt_tokens=3, cached_tokens=2, completion_tokens=2)
 
 
 def rewriter(*, keeps_final_usage: bool = False) -> ChunkRewriter:
-    return ChunkRewriter(engine_name="engine-name", client_name='my "model"', keeps_final_usage=keeps_final_usage)
+    return ChunkRewriter(engine_name="engine-name", client_name='my "model"', n=1, keeps_final_usage=keeps_final_usage)
 
 
 def chunks(data: bytes) -> list[dict[str, object]]:
