@@ -4,11 +4,11 @@ What is named here is forwarded; everything else is ignored, so that no field re
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from app.inference.bounds import MAX_MESSAGES, MAX_TOOLS
+from app.inference.bounds import MAX_MESSAGES, MAX_TOOLS, check_tool_choice
 
 TEMPLATE_KEYS = frozenset({"enable_thinking", "thinking", "reasoning_effort", "thinking_budget"})
 
@@ -65,6 +65,11 @@ class EngineFields(BaseModel):
             if not isinstance(inner, dict) or not isinstance(inner.get("schema"), dict):
                 raise ValueError("json_schema must be an object with a name and a schema")
         return value
+
+    @model_validator(mode="after")
+    def tools_offer_the_choice(self) -> Self:
+        check_tool_choice(self.tools, self.tool_choice)
+        return self
 
 
 class ChatRequest(EngineFields):
