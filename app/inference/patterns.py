@@ -12,7 +12,19 @@ PIECE = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?P?<\w+>|\(\?.|\{[^{}]*\}
 REPEAT = re.compile(r"\{(\d{1,9})(?:,(\d{0,9}))?\}")
 OPENING = re.compile(r"\((\?:|\?P<\w+>)?")
 QUANTIFIERS = ("*", "+", "?")
-ESCAPED_LETTERS = "dDwWsSnrtfvxu"
+ESCAPED_LETTERS = "dDwWsSnrtfv"
+
+
+PLAIN = r'[^"\\\x00-\x1f]'  # a character that stands in JSON for itself
+# In a string of JSON these are written otherwise, and outside of a set an engine does not know that.
+NOT_PLAIN = frozenset('"\n\r\t\f\v').union("\\" + escaped for escaped in '"\\nrtfv')
+
+
+def of_length(least: int, most: int | None) -> str:
+    """Strings of so many characters, none of which JSON would write in another way."""
+    if most is None:
+        return f"^{PLAIN}{{{least}}}{PLAIN}*$" if least else f"^{PLAIN}*$"
+    return f"^{PLAIN}{{{least},{most}}}$" if most else "^$"
 
 
 def complaint_about(pattern: str) -> str | None:
@@ -63,18 +75,22 @@ def _compiles(pattern: str) -> bool:
 
 
 def _complaint_about_piece(piece: str) -> str | None:
-    if piece[0] == "\\" and piece[1].isalnum() and piece[1] not in ESCAPED_LETTERS:
+    is_unknown_escape = piece[0] == "\\" and piece[1].isalnum() and piece[1] not in ESCAPED_LETTERS
+    if is_unknown_escape or (piece.startswith("(?") and not OPENING.fullmatch(piece)):
         return f"has {piece}, which is not enforced"
-    if piece.startswith("(?") and not OPENING.fullmatch(piece):
-        return f"has {piece}, which is not enforced"
+    if piece in NOT_PLAIN or (piece[0] == "[" and piece[1:-1] in NOT_PLAIN):
+        return f"has {piece!r}, which JSON writes otherwise: it is not enforced"
     if piece[0] == "[" and ("[" in piece[1:].replace("\\[", "") or "&&" in piece):
         return "has a set within a set, which is not enforced"
-    if piece[0] == "{":
-        match = REPEAT.fullmatch(piece)
-        if not match:
-            return f"has {piece}, which is no repetition; a brace is written \\{{"
-        if max(int(match[1]), int(match[2] or 0)) > MAX_REPEAT:
-            return f"repeats more than {MAX_REPEAT} times"
+    return _complaint_about_braces(piece) if piece[0] == "{" else None
+
+
+def _complaint_about_braces(piece: str) -> str | None:
+    match = REPEAT.fullmatch(piece)
+    if not match:
+        return f"has {piece}, which is no repetition; a brace is written \\{{"
+    if max(int(match[1]), int(match[2] or 0)) > MAX_REPEAT:
+        return f"repeats more than {MAX_REPEAT} times"
     return None
 
 

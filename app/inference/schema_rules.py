@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from app.inference.patterns import complaint_about
+from app.inference.patterns import MAX_REPEAT, complaint_about
 from app.inference.schema_nodes import MAX_INTEGER, SEVERAL, Node
 
 MAX_ENUM = 1_000
@@ -12,7 +12,7 @@ MAX_COUNTED_PROPERTIES = 100  # beside minProperties or maxProperties
 FORMATS = frozenset(
     {
         *("email", "hostname", "ipv4", "ipv6", "uri", "uri-reference", "uri-template", "uuid"),
-        *("date", "time", "date-time", "duration", "json-pointer", "relative-json-pointer"),
+        *("date", "time", "date-time", "duration"),
     }
 )
 
@@ -102,8 +102,8 @@ def _false_schemas(node: Node) -> Iterator[str]:
         yield "the schema false fits no value; leave it out."
 
 
-def _patterns(node: Node) -> Iterator[str]:
-    for pattern in patterns_of(node):
+def _name_patterns(node: Node) -> Iterator[str]:
+    for pattern in node.get("patternProperties", {}):
         if reason := complaint_about(pattern):
             yield f"the pattern {pattern[:50]!r} {reason}."
 
@@ -127,7 +127,7 @@ RULES: tuple[Callable[[Node], Iterator[str]], ...] = (
     _arrays,
     _few_properties,
     _false_schemas,
-    _patterns,
+    _name_patterns,
     _long_lists,
 )
 
@@ -189,10 +189,14 @@ def _strings(node: Node) -> Iterator[str]:
         return
     if "format" in node and node["format"] not in FORMATS:
         yield f"the format {node['format'][:50]!r} is not enforced; those that are: {', '.join(sorted(FORMATS))}."
+    if "pattern" in node and (reason := complaint_about(node["pattern"])):
+        yield f"the pattern {node['pattern'][:50]!r} {reason}."
     told = [key for key in ("pattern", "format") if key in node]
     lengths = [key for key in ("minLength", "maxLength") if key in node]
     if len(told) > 1 or (told and lengths):
         yield f"{told[0]} is not enforced together with {(told[1:] + lengths)[0]}."
+    if any(node[key] > MAX_REPEAT for key in lengths):
+        yield f"a length is enforced up to {MAX_REPEAT} characters only; leave it out, and describe it."
 
 
 def _objects(node: Node) -> Iterator[str]:
@@ -204,6 +208,8 @@ def _objects(node: Node) -> Iterator[str]:
     patterns = node.get("patternProperties", {})
     if len(patterns) > 1 or (patterns and "properties" in node):
         yield "patternProperties is enforced only with one pattern, and without properties."
+    if node.get("minProperties", 0) > len(node.get("properties", {})):
+        yield "minProperties is enforced only up to the number of properties: a name may come twice."
     if "propertyNames" in node and ("properties" in node or patterns):
         yield "propertyNames is not enforced together with properties or patternProperties."
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from app.errors import BadRequest
-from app.inference.patterns import count_repeats
+from app.inference.patterns import MAX_REPEAT, complaint_about, count_repeats
 from app.inference.schema_nodes import Node, misshapen, subschemas, walk
 from app.inference.schema_references import complaints_about_references
 from app.inference.schema_rules import HELD_RULES, RULES, patterns_of
@@ -14,7 +14,6 @@ MAX_NODES = 5_000
 MAX_DEPTH = 32
 MAX_TEXT_CHARS = 120_000
 MAX_REPEATS = 4_096
-SATURATION = 256  # a string's length costs no more beyond this
 RANGE_REPEATS = 4
 
 Complaints = Iterator[tuple[str, str]]
@@ -55,12 +54,12 @@ def _too_large(schema: Node) -> Complaints:
 
 
 def _too_costly(nodes: list[Node]) -> Complaints:
-    """What is said twice is compiled once."""
-    patterns = {pattern for node in nodes for pattern in patterns_of(node)}
+    """What is said twice is compiled once, and what is not enforced is not compiled."""
+    patterns = {pattern for node in nodes for pattern in patterns_of(node) if not complaint_about(pattern)}
     lengths = {(node.get("minLength", 0), node.get("maxLength", 0)) for node in nodes}
     ranges = {tuple(node.get(key) for key in RANGE) for node in nodes if any(key in node for key in RANGE)}
     total = sum(map(count_repeats, patterns)) + RANGE_REPEATS * len(ranges)
-    total += sum(min(max(pair), SATURATION) for pair in lengths)
+    total += sum(min(max(pair), MAX_REPEAT) for pair in lengths)
     if total > MAX_REPEATS:
         yield "", "the patterns, lengths and ranges together are too large; use fewer or shorter ones."
 
