@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
@@ -19,6 +20,7 @@ from app.billing.ledger import Entry, append, balance_micros
 from app.catalog.load import WrongCatalog
 from app.catalog.spec import MICROS_PER_DOLLAR
 from app.demo import run_demo
+from app.devices.inventory import WrongDevices
 from app.errors import APIError
 from app.ids import new_id
 from app.orgs import service
@@ -184,6 +186,9 @@ def main() -> None:
             name = "LOAM_" + "_".join(str(part) for part in problem["loc"]).upper()
             err.print(f"{name}: {problem['msg']}", style="red", markup=False)
         sys.exit(2)
-    except (APIError, WrongCatalog, CannotStart, SQLAlchemyError, OSError) as error:
+    except SettingsError as error:
+        err.print(f"{error}: it must be JSON.", style="red", markup=False)
+        sys.exit(2)
+    except (APIError, WrongCatalog, WrongDevices, CannotStart, SQLAlchemyError, OSError) as error:
         err.print(str(error)[:500], style="red", markup=False)
         sys.exit(1)

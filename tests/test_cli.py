@@ -102,8 +102,18 @@ def test_a_wrong_catalog_is_refused_at_start_with_its_line(tmp_path: Path, text:
     assert "Traceback" not in refused.stderr
 
 
-def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
-    refused = loam(tmp_path, "up", LOAM_LEASE_SECONDS="soon")
-    assert refused.returncode == 2
-    assert "LOAM_LEASE_SECONDS" in refused.stderr
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("LOAM_LEASE_SECONDS", "soon", "LOAM_LEASE_SECONDS"),
+        ("LOAM_LOG_LEVEL", "loud", "LOAM_LOG_LEVEL: Input should be 'debug', 'info'"),
+        ("LOAM_DEVICES", "A100", "LOAM_DEVICES"),
+        ("LOAM_DEVICES", '["T4:2"]', "LOAM_DEVICES: 'T4:2' is not TYPE or TYPE:COUNT"),
+        ("LOAM_ENGINE_EXTRA_ARGS", "--flag", "engine_extra_args"),
+    ],
+)
+def test_a_wrong_setting_is_named(tmp_path: Path, name: str, value: str, words: str) -> None:
+    refused = loam(tmp_path, "up", "--simulate", "--port", "0", **{name: value})
+    assert refused.returncode in (1, 2)
+    assert words in refused.stderr
     assert "Traceback" not in refused.stderr

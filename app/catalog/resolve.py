@@ -99,16 +99,17 @@ async def _find_checkpoint(
 def choose_gpu(model: ModelSpec, wanted: str | None, present: Sequence[GpuChoice], *, fallback: bool) -> GpuChoice:
     """The GPU that shall serve `model`: the wanted one, or the first of the model's that this host has.
 
-    Raises WrongGpu, with what is supported and what is here.
+    Nothing and blanks ask for none. Raises WrongGpu, with what is supported and what is here.
     """
     help_ = {"supported_gpus": model.gpus, "available_gpus": [str(choice) for choice in present]}
-    choices = model.choices if wanted is None else [_parse_wanted(model, wanted, help_)]
+    wanted = (wanted or "").strip()
+    choices = [_parse_wanted(model, wanted, help_)] if wanted else model.choices
     here = {choice.type: choice.count for choice in present}
     fit = [choice for choice in choices if here.get(choice.type, 0) >= choice.count]
     if not fit and fallback:
         fit = [choice for choice in model.choices if here.get(choice.type, 0) >= choice.count]
     if not fit:
-        missing = wanted or "any of its GPU types"
+        missing = str(choices[0]) if wanted else "any of its GPU types"
         raise WrongGpu(
             f"{model.id} cannot run on {missing} here: this host has {_names(present)}.",
             param="gpu_preference",
@@ -119,23 +120,26 @@ def choose_gpu(model: ModelSpec, wanted: str | None, present: Sequence[GpuChoice
 
 def _parse_wanted(model: ModelSpec, wanted: str, help_: dict[str, list[str]]) -> GpuChoice:
     """`A100` means as many as the model needs; `A100:4` at least that many."""
-    match = re.fullmatch(r"([A-Za-z][A-Za-z0-9]{0,15})(?::([1-9][0-9]?))?", wanted.strip())
+    match = re.fullmatch(r"([A-Za-z][A-Za-z0-9]{0,15})\s*(?::\s*([1-9][0-9]?))?", wanted)
     of_type = [choice for choice in model.choices if match and choice.type == match[1].upper()]
     if not match or not of_type:
         supported = ", ".join(model.gpus)
-        raise WrongGpu(
-            f"'{wanted[:50]}' is not a GPU that {model.id} runs on; it runs on {supported}.",
-            param="gpu_preference",
-            troubleshooting=help_,
-        )
-    count = int(match[2]) if match[2] else of_type[0].count
-    if count < of_type[0].count:
-        raise WrongGpu(
-            f"{model.id} needs {of_type[0]}, {wanted[:50]} is not enough.",
-            param="gpu_preference",
-            troubleshooting=help_,
-        )
-    return GpuChoice(type=of_type[0].type, count=count)
+        reason = f"'{wanted[:50]}' is not a GPU that {model.id} runs on; it runs on {supported}."
+    else:
+        count = int(match[2]) if match[2] else of_type[0].count
+        reason = _wrong_count(model, count, of_type[0])
+        if not reason:
+            return GpuChoice(type=of_type[0].type, count=count)
+    raise WrongGpu(reason, param="gpu_preference", troubleshooting=help_)
+
+
+def _wrong_count(model: ModelSpec, count: int, least: GpuChoice) -> str:
+    """Why an engine cannot run on that many; empty where it can."""
+    if count < least.count:
+        return f"{model.id} needs {least}; {least.type}:{count} is not enough."
+    if count & (count - 1):  # an engine splits each layer's heads evenly
+        return f"A model runs on 1, 2, 4, 8 or 16… GPUs of a type; {least.type}:{count} is none of these."
+    return ""
 
 
 def _names(present: Sequence[GpuChoice]) -> str:

@@ -3,14 +3,19 @@
 import os
 import re
 import socket
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import pynvml
 
-from app.catalog.spec import Catalog, GpuChoice
+from app.catalog.spec import GPU_PATTERN, Catalog, GpuChoice
 from app.settings import Settings
+
+
+class WrongDevices(Exception):
+    """The settings declare a device that cannot be; the message names it and says what can."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +32,12 @@ class Device:
 
 
 def find_devices(settings: Settings, catalog: Catalog) -> list[Device]:
-    """Declared by the settings, or every catalog type when simulating, or asked from NVML, or else CPU slots."""
+    """Declared by the settings, or every catalog type when simulating, or asked from NVML, or else CPU slots.
+
+    Raises WrongDevices.
+    """
     if settings.devices is not None:
+        _check_declared(settings.devices, catalog.gpus)
         return declared(settings.devices)
     if settings.simulate:
         return declared([f"{type_}:8" for type_ in catalog.gpus])
@@ -43,9 +52,21 @@ def cpu_threads() -> int:
 
 
 def declared(texts: Sequence[str]) -> list[Device]:
-    host = socket.gethostname()
+    """Accelerators are numbered through all types, as CUDA numbers them; CPU slots count for themselves."""
+    host, numbers = socket.gethostname(), defaultdict[bool, Iterator[int]](count)
     choices = [GpuChoice.parse(text) for text in texts]
-    return [Device(host, choice.type, index) for choice in choices for index in range(choice.count)]
+    return [
+        Device(host, choice.type, next(numbers[choice.type == "CPU"]))
+        for choice in choices
+        for _ in range(choice.count)
+    ]
+
+
+def _check_declared(texts: Sequence[str], types: Collection[str]) -> None:
+    for text in texts:
+        if not re.fullmatch(GPU_PATTERN, text.upper()) or GpuChoice.parse(text).type not in types:
+            known = ", ".join(types)
+            raise WrongDevices(f"LOAM_DEVICES: {text[:50]!r} is not TYPE or TYPE:COUNT, TYPE being one of {known}.")
 
 
 def cuda_devices(types: Sequence[str]) -> list[Device]:

@@ -1,17 +1,20 @@
 """POST /warmup/{model}, GET /warmup/status/{model}."""
 
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
+import orjson
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
 from app.billing.ledger import require_funds
+from app.catalog.preference import asked_gpu
 from app.catalog.resolve import Target, choose_gpu, resolve
 from app.catalog.spec import GpuChoice, ModelSpec
 from app.deps import SessionDep
 from app.devices.inventory import as_choices
 from app.engines.warmup import Warmups
+from app.errors import BadRequest
 from app.orgs.auth import CurrentOrg
 
 router = APIRouter(prefix="/warmup", tags=["warmup"])
@@ -44,7 +47,7 @@ async def get_warmup_status(
 ) -> WarmupStatus:
     """Without a GPU type: the best state of all."""
     spec, _ = await resolve(session, request.app.state.catalog, org_id, model_id)
-    wanted = gpu or request.headers.get("x-gpu-preference")
+    wanted = asked_gpu({}, request.headers, request.query_params)
     state = get_warmups(request).state(spec, _choose(request, spec, wanted) if wanted else None)
     return WarmupStatus(
         status=state.word,
@@ -60,13 +63,24 @@ async def get_warmup_status(
 async def warm_up(
     request: Request, model_id: str, org_id: CurrentOrg, session: SessionDep, gpu: str | None = None
 ) -> WarmupOut:
-    """Start the model's engine now; answers at once, and needs no body."""
+    """Start the model's engine now; answers at once. Needs no body, but a GPU may be asked for in one."""
+    wanted = asked_gpu(await _read_body(request), request.headers, request.query_params)
     spec, adapter = await resolve(session, request.app.state.catalog, org_id, model_id)
     await require_funds(session, org_id)
-    wanted = gpu or request.headers.get("x-gpu-preference")
     choice = _choose(request, spec, wanted)
     status = get_warmups(request).start(Target(spec, adapter, choice), org_id)
     return WarmupOut(status=status, model=model_id, gpu=str(choice), timestamp=datetime.now(UTC))
+
+
+async def _read_body(request: Request) -> dict[str, Any]:
+    """Empty where there is none. Raises BadRequest."""
+    try:
+        body = orjson.loads(await request.body() or b"{}")
+    except orjson.JSONDecodeError as error:
+        raise BadRequest("The body is not valid JSON.") from error
+    if body is not None and not isinstance(body, dict):
+        raise BadRequest("The body must be a JSON object.")
+    return body or {}
 
 
 def _choose(request: Request, spec: ModelSpec, wanted: str | None) -> GpuChoice:

@@ -4,11 +4,12 @@ What is named here is forwarded; everything else is ignored, so that no field re
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator, model_validator
 
-from app.inference.bounds import MAX_MESSAGES, MAX_TOOLS
+from app.inference.bounds import MAX_MESSAGES, MAX_TOOLS, check_tool_choice
+from app.inference.schema_for_engine import for_engine
 
 TEMPLATE_KEYS = frozenset({"enable_thinking", "thinking", "reasoning_effort", "thinking_budget"})
 
@@ -40,7 +41,7 @@ class EngineFields(BaseModel):
     stop: ShortText | Annotated[list[ShortText], Field(max_length=16)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    tools: Annotated[list[dict[str, Any]], Field(max_length=MAX_TOOLS)] | None = None
+    tools: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_TOOLS)] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
@@ -65,6 +66,22 @@ class EngineFields(BaseModel):
             if not isinstance(inner, dict) or not isinstance(inner.get("schema"), dict):
                 raise ValueError("json_schema must be an object with a name and a schema")
         return value
+
+    @field_serializer("response_format")
+    def format_for_engine(self, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if value is None or value["type"] != "json_schema":
+            return value
+        inner = value["json_schema"]
+        return {**value, "json_schema": {**inner, "schema": for_engine(inner["schema"])}}
+
+    @field_serializer("tools")
+    def tools_for_engine(self, value: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+        return value and [_tool_for_engine(tool) for tool in value]
+
+    @model_validator(mode="after")
+    def tools_offer_the_choice(self) -> Self:
+        check_tool_choice(self.tools, self.tool_choice)
+        return self
 
 
 FORWARDED = frozenset(EngineFields.model_fields)
@@ -113,6 +130,13 @@ def engine_body(asked: ChatRequest, *, engine_name: str, org_id: str, context_le
 def _with_a_role_of_templates(message: dict[str, Any]) -> dict[str, Any]:
     """`developer` is OpenAI's newer word for `system`; most chat templates pass over a role they do not know."""
     return {**message, "role": "system"} if message.get("role") == "developer" else message
+
+
+def _tool_for_engine(tool: dict[str, Any]) -> dict[str, Any]:
+    function = tool["function"]
+    if not function.get("parameters"):
+        return tool
+    return {**tool, "function": {**function, "parameters": for_engine(function["parameters"])}}
 
 
 def template_kwargs(asked: ChatRequest) -> dict[str, Any]:

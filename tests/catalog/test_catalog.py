@@ -22,7 +22,14 @@ def test_the_shipped_catalog_has_the_demo_model_with_its_weights() -> None:
 
 @pytest.mark.parametrize(
     ("wanted", "fallback", "chosen"),
-    [(None, False, "A100:2"), ("a100", False, "A100:2"), ("A100:2", False, "A100:2"), ("H100", True, "A100:2")],
+    [
+        (None, False, "A100:2"),
+        ("", False, "A100:2"),
+        (" A100 : 2 ", False, "A100:2"),
+        ("a100", False, "A100:2"),
+        ("A100:2", False, "A100:2"),
+        ("H100", True, "A100:2"),
+    ],
 )
 def test_a_gpu_that_is_here_and_fits_is_chosen(wanted: str | None, fallback: bool, chosen: str) -> None:
     assert LARGE
@@ -31,7 +38,15 @@ def test_a_gpu_that_is_here_and_fits_is_chosen(wanted: str | None, fallback: boo
 
 @pytest.mark.parametrize(
     ("wanted", "fallback"),
-    [("H100", False), ("A100:1", False), ("A100:4", False), ("CPU", True), ("T4", True), ("A100:", True)],
+    [
+        ("H100", False),
+        ("A100:1", False),
+        ("A100:4", False),
+        ("A100:3", False),
+        ("CPU", True),
+        ("T4", True),
+        ("A100:", True),
+    ],
 )
 def test_a_gpu_that_is_not_here_or_does_not_fit_is_refused(wanted: str, fallback: bool) -> None:
     assert LARGE
@@ -39,3 +54,9 @@ def test_a_gpu_that_is_not_here_or_does_not_fit_is_refused(wanted: str, fallback
         choose_gpu(LARGE, wanted, HERE, fallback=fallback)
     assert refusal.value.troubleshooting
     assert refusal.value.troubleshooting["available_gpus"] == ["A100:2", "CPU:2"]
+
+
+def test_a_model_is_not_split_over_an_odd_number_of_gpus() -> None:
+    assert LARGE
+    with pytest.raises(WrongGpu, match="A100:3 is none of these"):
+        choose_gpu(LARGE, "A100:3", [GpuChoice(type="A100", count=8)], fallback=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from app.catalog.spec import GpuChoice
-from app.devices.inventory import as_choices, declared, find_devices, type_of
+from app.devices.inventory import WrongDevices, as_choices, declared, find_devices, type_of
 from app.settings import Settings
 from tests.rows import CATALOG
 
@@ -44,3 +44,15 @@ def test_a_simulated_host_has_every_type_of_the_catalog(tmp_path: Path) -> None:
 
 def test_no_declared_device_is_no_device() -> None:
     assert declared([]) == []
+
+
+def test_declared_devices_are_numbered_as_cuda_numbers_them() -> None:
+    devices = declared(["A100:2", "CPU", "L40S", "A100"])
+    assert [(d.type, d.index) for d in devices] == [("A100", 0), ("A100", 1), ("CPU", 0), ("L40S", 2), ("A100", 3)]
+    assert len({device.name for device in devices}) == 5
+
+
+@pytest.mark.parametrize("text", ["T4", "A100:0", "A100:x", "A100:", "", "A100:-1", "2"])
+def test_a_declared_device_that_cannot_be_is_named(tmp_path: Path, text: str) -> None:
+    with pytest.raises(WrongDevices, match=r"LOAM_DEVICES: .*CPU, A100"):
+        find_devices(Settings(data_dir=tmp_path, devices=["A100:2", text]), CATALOG)

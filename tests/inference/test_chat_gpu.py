@@ -57,5 +57,15 @@ async def test_a_gpu_that_does_not_fit_is_refused_with_those_that_do(client: Asy
     assert "H200" in body["troubleshooting"]["supported_gpus"]
 
 
-async def test_an_empty_preference_is_none(client: AsyncClient) -> None:
-    ok(await client.post(CHAT, json=chat_body(model=MODEL, gpu_preference="")))
+@pytest.mark.parametrize("nothing", ["", " ", None])
+async def test_an_empty_preference_is_none(client: AsyncClient, nothing: str | None) -> None:
+    ok(await client.post(CHAT, json=chat_body(model=MODEL, gpu_preference=nothing)))
+
+
+@pytest.mark.parametrize("wrong", [5, ["A100"], {"type": "A100"}, True])
+@pytest.mark.parametrize("route", [CHAT, "/v1/responses"])
+async def test_a_preference_of_another_type_is_refused(client: AsyncClient, route: str, wrong: Any) -> None:
+    body = {**chat_body(model=MODEL, gpu_preference=wrong), "input": "Hi"}
+    if route != CHAT:
+        del body["messages"]
+    refused(await client.post(route, json=body), 400, param="gpu_preference")
