@@ -16,8 +16,8 @@ ERROR = b'data: {"error":'
 USAGE = b'"usage":{'
 NO_CHOICES = b'"choices":[]'
 NULLS = (b',"token_ids":null', b',"stop_reason":null', b',"prompt_token_ids":null', b',"prompt_text":null')
-
-
+# OpenAI's have a place for a refusal's tokens, and clients may look there.
+LOGPROBS, LOGPROBS_AS_OPENAI = b'"logprobs":{"content":', b'"logprobs":{"refusal":null,"content":'
 CHOICE = b'"choices":[{"index":'
 
 
@@ -68,6 +68,7 @@ class ChunkRewriter:
     def _renamed(self, event: bytes) -> bytes:
         for null in NULLS:
             event = event.replace(null, b"")
+        event = event.replace(LOGPROBS, LOGPROBS_AS_OPENAI)
         return event.replace(self._from, self._to, 1) + b"\n\n"
 
 
