@@ -37,10 +37,11 @@ ROOTS = {
     ),
     "open_responses": ("ResponseResource", "StreamingEvent"),
 }
-WORDS = frozenset(
-    "$ref additionalProperties anyOf const enum exclusiveMaximum exclusiveMinimum items maxItems maxLength maximum "
-    "minItems minLength minimum nullable oneOf pattern prefixItems properties propertyNames required type".split()
-)
+WORDS = {
+    *("$ref", "additionalProperties", "anyOf", "const", "enum", "exclusiveMaximum", "exclusiveMinimum", "items"),
+    *("maxItems", "maxLength", "maximum", "minItems", "minLength", "minimum", "nullable", "oneOf", "pattern"),
+    *("prefixItems", "properties", "propertyNames", "required", "type"),
+}
 REFERENCE = "#/components/schemas/"
 
 
@@ -87,6 +88,8 @@ def shape(node: Any, schemas: Schema) -> Any:
     if "$recursiveRef" in node:
         return {}  # a filter inside a filter, of a tool that we have not
     kept = {word: node[word] for word in node if word in WORDS}
+    if kept.get("exclusiveMinimum") is True:
+        kept["exclusiveMinimum"] = kept.pop("minimum")  # the older form
     if "$ref" in kept:
         kept["$ref"] = "#/$defs/" + kept["$ref"].removeprefix(REFERENCE)
     if "properties" in kept:
@@ -99,7 +102,8 @@ def united(node: Schema, schemas: Schema) -> Schema:
     whole = {word: value for word, value in node.items() if word in WORDS}
     parts = [part for part in node["allOf"] if part.keys() & {*WORDS, "allOf"}]
     if len(parts) == 1 and not whole:
-        return parts[0]  # the others only describe it
+        only: Schema = parts[0]
+        return only  # the others only describe it
     for part in parts:
         told = schemas[part["$ref"].removeprefix(REFERENCE)] if "$ref" in part else part
         told = united(told, schemas) if "allOf" in told else told

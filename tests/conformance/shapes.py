@@ -10,6 +10,8 @@ import orjson
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
+from app.jobs.hyperparameters import HyperparametersIn
+
 Schema = dict[str, Any]
 
 
@@ -83,6 +85,10 @@ OPENAI = Document(
         "ListPaginatedFineTuningJobsResponse": ("first_id", "last_id"),
         "OpenAIFile": ("sha256",),
         "FineTuningJob": ("training_type", "suffix", "gpu", "started_at", "updated_at"),
+        "FineTuningJob.hyperparameters": tuple(HyperparametersIn.model_fields),
+        "FineTuneSupervisedHyperparameters": tuple(HyperparametersIn.model_fields),
+        "FineTuningJobEvent": ("seq", "event_type"),
+        "ListFineTuningJobEventsResponse": ("first_id", "last_id"),
     },
     nullable=(
         # null in the document's own examples
