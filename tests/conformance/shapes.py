@@ -75,6 +75,7 @@ OPENAI = Document(
         "CreateChatCompletionStreamResponse.choices": ("stop_reason",),
         "ChatCompletionResponseMessage": ("reasoning",),
         "ChatCompletionStreamResponseDelta": ("reasoning",),
+        "CompletionUsage.prompt_tokens_details": ("created_cache_tokens",),  # vLLM's
         # The last three are in the document's examples, and in Open Responses.
         "Response": ("selected_gpu", "frequency_penalty", "presence_penalty", "store"),
         "ResponseLogProb": ("bytes",),  # Open Responses wants it there too
