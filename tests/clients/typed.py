@@ -1,0 +1,26 @@
+"""What the clients are to make of an answer."""
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+
+class Street(BaseModel):
+    name: str
+    number: int | None
+
+
+class City(BaseModel):
+    """A city."""
+
+    name: str
+    country: Literal["Italy", "Norway"]
+    population: int = Field(ge=1, description="in thousands")
+    streets: list[Street]
+
+
+class GetWeather(BaseModel):
+    """The weather in a city."""
+
+    city: str
+    unit: Literal["celsius", "fahrenheit"]
