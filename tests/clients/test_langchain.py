@@ -4,7 +4,7 @@ from typing import Any, cast
 
 import httpx2
 import pytest
-from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, ToolMessage
+from langchain_core.messages import AIMessageChunk, HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 
@@ -56,7 +56,7 @@ def test_a_stream_says_and_counts_what_one_answer_does(llm: ChatOpenAI) -> None:
 
 def test_a_bound_tool_is_called_in_a_stream_as_in_one_answer(llm: ChatOpenAI) -> None:
     bound = llm.bind_tools([get_weather])
-    answer, chunks = cast(AIMessage, bound.invoke(QUESTION)), list(bound.stream(QUESTION))
+    answer, chunks = bound.invoke(QUESTION), list(bound.stream(QUESTION))
     [call] = answer.tool_calls
     [streamed] = whole(chunks).tool_calls
     assert (call["name"], call["args"]) == (streamed["name"], streamed["args"]) == ("get_weather", {"city": "city"})
@@ -66,7 +66,7 @@ def test_a_bound_tool_is_called_in_a_stream_as_in_one_answer(llm: ChatOpenAI) ->
 def test_a_tools_answer_ends_the_conversation(llm: ChatOpenAI) -> None:
     bound = llm.bind_tools([get_weather])
     asked = HumanMessage(QUESTION)
-    called = cast(AIMessage, bound.invoke([asked]))
+    called = bound.invoke([asked])
     told: ToolMessage = get_weather.invoke(called.tool_calls[0])
     assert "Sunny in city" in bound.invoke([asked, called, told]).text
 

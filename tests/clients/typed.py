@@ -24,3 +24,17 @@ class GetWeather(BaseModel):
 
     city: str
     unit: Literal["celsius", "fahrenheit"]
+
+
+class Trip(BaseModel):
+    """A trip that a grammar alone can bring to an end."""
+
+    city: Literal["Rome", "Oslo"]
+    days: Literal[1, 2, 3]
+    alone: bool
+
+
+class Weather(BaseModel):
+    """The weather in a city; of one field, since between two a small model may write blanks without end in a call."""
+
+    city: Literal["Rome", "Oslo"]
