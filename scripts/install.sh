@@ -34,6 +34,10 @@ elif [ "$engine" = cpu ]; then
 fi
 echo "==> 2/2 loam${extras:+[$extras]}; the first time takes a few minutes"
 install -e ".${extras:+[$extras]}"
+if [[ ",$extras," == *,dev,* ]]; then
+  # It asks for an older jiter and rich than openai's client and the server do, and runs with theirs.
+  install --no-deps "instructor==1.17.0"
+fi
 if [ "$engine" = cpu ]; then
   pip uninstall -q -y torchvision torchaudio torchcodec 2>/dev/null
 fi

@@ -16,6 +16,8 @@ DONE = b"data: [DONE]"
 ERROR = b'data: {"error":'
 NO_CHOICES = b'"choices":[]'
 SPECIAL = (DONE, NO_CHOICES, ERROR)
+# OpenAI's have a place for a refusal's tokens, and clients may look there.
+LOGPROBS, LOGPROBS_AS_OPENAI = b'"logprobs":{"content":', b'"logprobs":{"refusal":null,"content":'
 CHOICE = b'"choices":[{"index":'
 WITH_USAGE = b'"usage":{'
 USAGE = re.compile(rb',"usage":(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
@@ -82,7 +84,8 @@ class ChunkRewriter:
             self._last = events if WITH_USAGE in events else self._last  # parsed when it is asked for
         else:
             self._note_usage(events)
-        return DROPPED.sub(b"", events).replace(self._from, self._to)
+        kept = DROPPED.sub(b"", events).replace(LOGPROBS, LOGPROBS_AS_OPENAI)
+        return kept.replace(self._from, self._to)
 
     def _note_usage(self, events: bytes) -> None:
         for event in events.split(b"\n\n"):

@@ -41,7 +41,7 @@ class _Choice:
         message: dict[str, Any] = {"role": "assistant", "content": None if self.calls else "", "refusal": None, **texts}
         if self.calls:
             message["tool_calls"] = [self.calls[i] for i in sorted(self.calls)]
-        logprobs = None if self.logprobs is None else {"content": self.logprobs}
+        logprobs = None if self.logprobs is None else {"content": self.logprobs, "refusal": None}
         return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": self.finish_reason}
 
 

@@ -12,6 +12,7 @@ Item = dict[str, Any]
 
 ROLES = ("user", "assistant", "system", "developer", "tool")
 TEXT_PARTS = ("input_text", "output_text", "text")
+PHASES = ("commentary", "final_answer")
 REFERENCE = "item_reference"
 
 
@@ -61,7 +62,13 @@ def _message(given: Item, where: str) -> list[Item]:
     if calls and not content:
         return calls
     parts = _parts(content, role, f"{where}.content")
-    return [_with_given_id(message_item(role, parts), given), *calls]
+    item = {**message_item(role, parts), **_phase(given, role)}
+    return [_with_given_id(item, given), *calls]
+
+
+def _phase(given: Item, role: str) -> Item:
+    """What an earlier answer was: on the way to the final one, or that one."""
+    return {"phase": given["phase"]} if role == "assistant" and given.get("phase") in PHASES else {}
 
 
 def _chat_calls(given: Item, where: str) -> list[Item]:

@@ -147,7 +147,7 @@ def _as_asked(request: ResponseCreate) -> dict[str, Any]:
 def _format(wanted: TextFormat) -> dict[str, Any]:
     if wanted.type != "json_schema":
         return {"type": wanted.type}
-    return wanted.model_dump(by_alias=True)
+    return {**wanted.model_dump(by_alias=True), "strict": bool(wanted.strict)}
 
 
 def _with_output(output: list[Item], usage: Mapping[str, Any] | None) -> dict[str, Any]:

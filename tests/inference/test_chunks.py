@@ -44,6 +44,19 @@ def test_the_model_is_renamed_and_usage_left_out() -> None:
     assert "usage" not in second
 
 
+def test_log_probabilities_have_a_place_for_a_refusals_and_texts_that_look_like_them_stay() -> None:
+    text = orjson.dumps('"logprobs":{"content":')
+    [chunk] = chunks(
+        rewriter().feed(
+            b'data: {"id":"c","model":"engine-name","choices":[{"index":0,"delta":{"content":' + text + b"},"
+            b'"logprobs":{"content":[{"token":' + text + b"}]}}]}\n\n"
+        )
+    )
+    said = '"logprobs":{"content":'
+    logprobs = {"content": [{"token": said}], "refusal": None}
+    assert chunk["choices"] == [{"index": 0, "delta": {"content": said}, "logprobs": logprobs}]
+
+
 def test_the_final_usage_is_kept_for_who_asked() -> None:
     *others, last = chunks(rewriter(keeps_final_usage=True).feed(STREAM))
     assert last["choices"] == []

@@ -68,7 +68,7 @@ def test_choices_come_in_their_order_with_the_log_probabilities_of_all_their_tok
         {"index": 1, "delta": {"content": "c"}, "logprobs": {"content": [{"token": "c"}]}},
     )["choices"]
     assert [(c["index"], c["message"]["content"]) for c in choices] == [(0, "a"), (1, "bc")]
-    assert choices[1]["logprobs"] == {"content": [{"token": "b"}, {"token": "c"}]}
+    assert choices[1]["logprobs"] == {"content": [{"token": "b"}, {"token": "c"}], "refusal": None}
 
 
 def test_what_several_choices_have_cost_so_far_is_the_sum_of_theirs_and_one_prompt() -> None:
