@@ -1,0 +1,71 @@
+"""The figures as a table: rows for what was measured, columns for the sides. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench.relay.cases import Case, Figure
+from bench.relay.rounds import Results
+from bench.summary import Summary, above, short
+
+STRAIGHT, LOAM = "straight", "loam"
+NOTHING = "–"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure of one case. Ratios are Loam's median over each peer's."""
+
+    case: str
+    figure: str
+    more_is_better: bool
+    summaries: dict[str, Summary]
+
+    def ratio(self, peer: str) -> float | None:
+        ours, theirs = self.summaries.get(LOAM), self.summaries.get(peer)
+        return ours.median / theirs.median if ours and theirs and theirs.median > 0 else None
+
+
+def rows(results: Results, cases: Sequence[Case]) -> list[Row]:
+    found = [_row(results, case, figure) for case in cases for figure in case.figures]
+    return [row for row in [*found, *_memory_rows(results)] if row.summaries]
+
+
+def _row(results: Results, case: Case, figure: Figure) -> Row:
+    values = {side: [figure.of(run) for run in results.runs.get((case.name, side), [])] for side in results.sides}
+    if figure.added:
+        base = values.pop(STRAIGHT, [])
+        values = {side: above(own, base) for side, own in values.items() if len(own) == len(base)}
+    summaries = {side: summary for side, own in values.items() if (summary := Summary.of(own))}
+    return Row(case.name, figure.name, figure.more_is_better, summaries)
+
+
+def _memory_rows(results: Results) -> list[Row]:
+    kib = {side: (held.bytes_with - held.bytes_before) / held.streams / 1024 for side, held in results.held.items()}
+    mib = {side: held.bytes_with / (1 << 20) for side, held in results.held.items()}
+    streams = next((held.streams for held in results.held.values()), 0)
+    return [
+        Row(f"{streams:,} open streams", name, False, {side: Summary(v, v, v) for side, v in values.items()})
+        for name, values in (("MiB resident", mib), ("KiB a stream", kib))
+    ]
+
+
+def headings(results: Results) -> list[str]:
+    peers = _peers(results)
+    return ["case", "figure", *results.sides, *(f"{LOAM} / {peer}" for peer in peers)]
+
+
+def cells(results: Results, row: Row) -> list[str]:
+    """Medians and ranges, then how Loam compares with each peer."""
+    told = [_told(row.summaries.get(side)) for side in results.sides]
+    ratios = [row.ratio(peer) for peer in _peers(results)]
+    return [row.case, row.figure, *told, *(NOTHING if ratio is None else f"{ratio:.2f}" for ratio in ratios)]
+
+
+def _told(summary: Summary | None) -> str:
+    if summary is None:
+        return NOTHING
+    return short(summary.median) if summary.least == summary.most else str(summary)
+
+
+def _peers(results: Results) -> list[str]:
+    return [side for side in results.sides if side not in (STRAIGHT, LOAM)] if LOAM in results.sides else []
