@@ -4,16 +4,17 @@ import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
+from app.processes import signal_group
 from bench.compiler import compiled
 from bench.processes import cpu_seconds, resident_bytes
 
-OPEN_WITHIN_SECONDS = 120
+OPEN_WITHIN_SECONDS = 30
 
 
 class LoadFailed(Exception):
@@ -83,9 +84,13 @@ class Errors(BaseModel):
 
 
 class Load(BaseModel):
-    """One measurement, as the client tells it. Events are chunks of a stream; tokens those of complete answers."""
+    """One measurement, as the client tells it. Events are chunks of a stream; tokens those of complete answers.
+
+    `begun`: streams that had had their first chunk when the measuring began.
+    """
 
     seconds: float
+    begun: int
     requests: int
     tokens: int
     events: int
@@ -154,8 +159,7 @@ async def _client(flags: Sequence[str]) -> AsyncIterator[asyncio.subprocess.Proc
     try:
         yield client
     finally:
-        with suppress(ProcessLookupError):
-            client.send_signal(signal.SIGTERM)
+        signal_group(client.pid, signal.SIGTERM)
         await client.communicate()
 
 

@@ -21,8 +21,19 @@ class Summary:
             return None
         return cls(median(known), min(known), max(known))
 
-    def __str__(self) -> str:
+    @property
+    def with_range(self) -> str:
+        if self.least == self.most:
+            return short(self.median)
         return f"{short(self.median)} ({short(self.least)}..{short(self.most)})"
+
+    @property
+    def with_spread(self) -> str:
+        """The same in less room: how far the farthest round is from the median."""
+        if self.least == self.most or not self.median:
+            return short(self.median)
+        farthest = max(self.most - self.median, self.median - self.least)
+        return f"{short(self.median)} ±{abs(farthest / self.median):.0%}"
 
 
 def above(values: Sequence[float | None], base: Sequence[float | None]) -> list[float | None]:

@@ -9,7 +9,8 @@
 //   --extra     more members of the request's body, as `"ignore_eos":true`
 //   --hold      ask once on each connection, print `open` when all have their first chunk, and wait for SIGTERM
 //
-// It prints `measuring` when the warm-up is over (of streams, when each connection has had its first chunk), and one JSON
+// It prints `measuring` when the warm-up is over (of streams, when each connection has had its
+// first chunk, or a few seconds later), and one JSON
 // object when the time is. The figures are of the time between the two; requests that are under way at the end are
 // abandoned, and not counted.
 //
@@ -40,7 +41,7 @@ enum {
   TEXT_BYTES = 65536, // a head, an event, or the whole of an answer that is not streamed
   STAMP_DIGITS = 15,
   POLL_NS = 20000000,
-  MAX_WARMUP_SECONDS = 30,
+  MAX_WARMUP_SECONDS = 8,
 };
 
 typedef enum { CLOSED, CONNECTING, IDLE, IN_HEAD, IN_BODY } state;
@@ -92,7 +93,7 @@ static union {
 } address;
 static socklen_t address_length;
 static connection *connections;
-static int poller, dialling, dialled, begun;
+static int poller, dialling, dialled, begun, begun_before;
 static int is_measuring;
 static volatile sig_atomic_t is_stopping;
 
@@ -423,7 +424,7 @@ static void say(const char *word) {
 }
 
 static void print_results(double seconds, double cpu) {
-  printf("{\"seconds\":%.4f,\"requests\":%lu,\"tokens\":%lu,\"events\":%lu,", seconds, measured.requests, measured.tokens,
+  printf("{\"seconds\":%.4f,\"begun\":%d,\"requests\":%lu,\"tokens\":%lu,\"events\":%lu,", seconds, begun_before, measured.requests, measured.tokens,
          measured.events);
   print_histogram("latency_us", &measured.latency);
   print_histogram("first_chunk_us", &measured.first_chunk);
@@ -437,6 +438,7 @@ static void measure(void) {
   warm_up();
   say("measuring");
   is_measuring = 1;
+  begun_before = begun;
   uint64_t began = now_ns();
   double cpu = cpu_seconds();
   run_for(asked.seconds);

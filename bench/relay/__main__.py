@@ -26,7 +26,7 @@ from bench.machine import facts
 from bench.processes import CannotStart
 from bench.relay.cases import CASES, Case
 from bench.relay.peers import PEERS, CannotInstall
-from bench.relay.report import LOAM, STRAIGHT, cells, headings, rows
+from bench.relay.report import LOAM, STRAIGHT, cells, headings, notes, rows
 from bench.relay.rounds import Results, Tell, as_json, hold_all, measure_all
 from bench.relay.sides import Place, Side, engine, loam, straight
 from bench.show import out, show, write
@@ -45,7 +45,7 @@ def main(
     sides: Annotated[str, typer.Option(help="Which, with commas.")] = ",".join(SIDES),
     cases: Annotated[str, typer.Option(help="Only those whose name has this in it.")] = "",
     rounds: Annotated[int, typer.Option(min=1, help="How often each side is measured.")] = 5,
-    seconds: Annotated[float, typer.Option(min=0.2, help="How long each measurement takes.")] = 1.5,
+    seconds: Annotated[float, typer.Option(min=0.2, help="How long each measurement takes.")] = 1.0,
     quick: Annotated[bool, typer.Option("--quick", help="One round, to look and not to quote.")] = False,
     json: Annotated[Path | None, typer.Option(help="Every run as JSON, into this file.")] = None,
 ) -> None:
@@ -78,12 +78,12 @@ async def _run(results: Results, cases: Sequence[Case], cores: Cores) -> None:
 
 
 def _report(results: Results, cases: Sequence[Case], told: dict[str, str], file: Path | None) -> None:
-    told |= {f"not measured: {name}": reason for name, reason in results.missing.items()}
-    told |= {f"wrong answers of {name}": what for name, what in results.wrong.items()}
-    table = headings(results), [cells(results, row) for row in rows(results, cases)]
-    show(*table, told)
+    told |= notes(results)
+    found = rows(results, cases)
+    show(headings(results), [cells(results, row, lambda of: of.with_spread) for row in found], told)
     if file:
-        write(file, HEAD.format(rounds=results.rounds, seconds=results.seconds), *table, told)
+        head = HEAD.format(rounds=results.rounds, seconds=results.seconds)
+        write(file, head, headings(results), [cells(results, row, lambda of: of.with_range) for row in found], told)
 
 
 async def _start(side: str, place: Place, results: Results, stack: AsyncExitStack) -> Target | None:

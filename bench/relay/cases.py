@@ -17,7 +17,6 @@ class Figure:
 
     name: str
     of: Callable[[Run], float | None]
-    more_is_better: bool = False
     added: bool = False
 
 
@@ -41,16 +40,16 @@ def _quantile(of: Callable[[Run], Quantiles | None], name: str) -> Callable[[Run
     return read
 
 
-RATE = Figure("requests/s", lambda run: run.load.requests / run.load.seconds, more_is_better=True)
-CPU_A_REQUEST = Figure("CPU µs a request", _each(lambda run: run.load.requests))
-CHUNK_RATE = Figure("chunks/s", lambda run: run.load.events / run.load.seconds, more_is_better=True)
-CPU_A_CHUNK = Figure("CPU µs a chunk", _each(lambda run: run.load.events))
+RATE = Figure("requests/s", lambda run: run.load.requests / run.load.seconds)
+CPU_A_REQUEST = Figure("CPU µs / request", _each(lambda run: run.load.requests))
+CHUNK_RATE = Figure("chunks/s", lambda run: run.load.events / run.load.seconds)
+CPU_A_CHUNK = Figure("CPU µs / chunk", _each(lambda run: run.load.events))
 FIRST_CHUNK = tuple(
-    Figure(f"added µs to the first chunk, {name}", _quantile(lambda run: run.load.first_chunk_us, name), added=True)
+    Figure(f"first chunk, added µs, {name}", _quantile(lambda run: run.load.first_chunk_us, name), added=True)
     for name in ("p50", "p99")
 )
 DELAY = tuple(
-    Figure(f"µs from engine to client, {name}", _quantile(lambda run: run.load.chunk_delay_us, name))
+    Figure(f"engine to client, µs, {name}", _quantile(lambda run: run.load.chunk_delay_us, name))
     for name in ("p50", "p99")
 )
 
@@ -70,6 +69,6 @@ CASES = [
     Case(
         f"256 streams at {TOKENS_PER_SECOND} tokens/s",
         replace(PACED, connections=256),
-        (CHUNK_RATE, replace(CPU_A_CHUNK, name="CPU µs a token"), *DELAY),
+        (CHUNK_RATE, replace(CPU_A_CHUNK, name="CPU µs / token"), *DELAY),
     ),
 ]

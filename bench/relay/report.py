@@ -1,11 +1,11 @@
 """The figures as a table: rows for what was measured, columns for the sides. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bench.relay.cases import Case, Figure
 from bench.relay.rounds import Results
-from bench.summary import Summary, above, short
+from bench.summary import Summary, above
 
 STRAIGHT, LOAM = "straight", "loam"
 NOTHING = "–"
@@ -17,7 +17,6 @@ class Row:
 
     case: str
     figure: str
-    more_is_better: bool
     summaries: dict[str, Summary]
 
     def ratio(self, peer: str) -> float | None:
@@ -36,7 +35,7 @@ def _row(results: Results, case: Case, figure: Figure) -> Row:
         base = values.pop(STRAIGHT, [])
         values = {side: above(own, base) for side, own in values.items() if len(own) == len(base)}
     summaries = {side: summary for side, own in values.items() if (summary := Summary.of(own))}
-    return Row(case.name, figure.name, figure.more_is_better, summaries)
+    return Row(case.name, figure.name, summaries)
 
 
 def _memory_rows(results: Results) -> list[Row]:
@@ -44,27 +43,27 @@ def _memory_rows(results: Results) -> list[Row]:
     mib = {side: held.bytes_with / (1 << 20) for side, held in results.held.items()}
     streams = next((held.streams for held in results.held.values()), 0)
     return [
-        Row(f"{streams:,} open streams", name, False, {side: Summary(v, v, v) for side, v in values.items()})
+        Row(f"{streams:,} open streams", name, {side: Summary(v, v, v) for side, v in values.items()})
         for name, values in (("MiB resident", mib), ("KiB a stream", kib))
     ]
 
 
 def headings(results: Results) -> list[str]:
-    peers = _peers(results)
-    return ["case", "figure", *results.sides, *(f"{LOAM} / {peer}" for peer in peers)]
+    return ["case", "figure", *results.sides, *(f"{LOAM} / {peer}" for peer in _peers(results))]
 
 
-def cells(results: Results, row: Row) -> list[str]:
-    """Medians and ranges, then how Loam compares with each peer."""
-    told = [_told(row.summaries.get(side)) for side in results.sides]
+def cells(results: Results, row: Row, tell: Callable[[Summary], str]) -> list[str]:
+    """What each side has, and how Loam's median compares with each peer's."""
+    told = [tell(row.summaries[side]) if side in row.summaries else NOTHING for side in results.sides]
     ratios = [row.ratio(peer) for peer in _peers(results)]
     return [row.case, row.figure, *told, *(NOTHING if ratio is None else f"{ratio:.2f}" for ratio in ratios)]
 
 
-def _told(summary: Summary | None) -> str:
-    if summary is None:
-        return NOTHING
-    return short(summary.median) if summary.least == summary.most else str(summary)
+def notes(results: Results) -> dict[str, str]:
+    """What is to be known with the table: what is missing from it, and what is not as it should be."""
+    told = {f"not measured: {name}": reason for name, reason in results.missing.items()}
+    told |= {f"wrong answers: {name}": what for name, what in results.wrong.items()}
+    return told | {f"overloaded: {name}": what for name, what in results.late.items()}
 
 
 def _peers(results: Results) -> list[str]:

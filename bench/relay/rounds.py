@@ -6,7 +6,7 @@ from typing import Any
 
 from bench.load import Held, LoadFailed, Run, Target, hold, measure
 from bench.processes import until_quiet
-from bench.relay.cases import HELD, Case
+from bench.relay.cases import CASES, HELD, Case
 
 
 @dataclass
@@ -31,6 +31,17 @@ class Results:
             errors = [run.load.errors for run in runs if run.load.errors.count]
             if errors:
                 told[f"{side}, {case}"] = f"{sum(error.count for error in errors)}; the first: {errors[0].first}"
+        return told
+
+    @property
+    def late(self) -> dict[str, str]:
+        """By side and case: where streams had not begun, seconds after they were asked for."""
+        told = {}
+        for (case, side), runs in self.runs.items():
+            begun = min(run.load.begun for run in runs)
+            wanted = next(c.asking for c in CASES if c.name == case)
+            if wanted.stream and begun < wanted.connections:
+                told[f"{side}, {case}"] = f"only {begun} streams had begun when the measuring did"
         return told
 
 
