@@ -24,6 +24,9 @@ class Cores:
             raise CannotPin("The bench needs two cores: one for the gateway, one for the engine and the load.")
         return cls(first, tuple(others))
 
+    def __str__(self) -> str:
+        return f"gateway on {self.gateway}; engine and load on {', '.join(map(str, self.others))}"
+
     def for_gateway(self, argv: Sequence[str]) -> list[str]:
         return ["taskset", "-c", str(self.gateway), *argv]
 

@@ -66,6 +66,7 @@ class Quantiles(BaseModel):
     """Of durations in microseconds."""
 
     count: int
+    mean: float
     p50: float
     p99: float
     max: float

@@ -1,17 +1,45 @@
-"""Tables of figures, on the terminal and as Markdown."""
+"""Progress and tables of figures: on the terminal, and as Markdown."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-WIDTH_IN_A_FILE = 180
+from bench.report import cells, headings, notes, rows
+from bench.rounds import Results, Tell
 
-out = Console() if sys.stdout.isatty() else Console(width=WIDTH_IN_A_FILE)
+WIDTH_OF_A_FILE = 180
+
+out = Console() if sys.stdout.isatty() else Console(width=WIDTH_OF_A_FILE)
 
 Cells = Sequence[str]
+
+
+@contextmanager
+def telling(steps: int) -> Iterator[Tell]:
+    """A progress bar; call it before each step with what that is."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=out) as progress:
+        bar = progress.add_task("", total=steps)
+
+        def tell(what: str) -> None:
+            progress.update(bar, description=what)
+            progress.advance(bar)
+
+        yield tell
+
+
+def publish(results: Results, facts: Mapping[str, str], head: str, file: Path | None) -> None:
+    """On the terminal with the rounds' spread, in the file with their range."""
+    told, found = {**facts, **notes(results)}, rows(results)
+    show(headings(results), [cells(results, row, lambda of: of.with_spread) for row in found], told)
+    if file:
+        lines = [cells(results, row, lambda of: of.with_range) for row in found]
+        write(file, head.format(rounds=results.rounds, seconds=results.seconds), headings(results), lines, told)
 
 
 def show(headings: Cells, lines: Sequence[Cells], facts: Mapping[str, str]) -> None:

@@ -8,7 +8,7 @@
 enum { STEP_BITS = 6, STEPS = 1 << STEP_BITS, BUCKETS = 64 * STEPS };
 
 typedef struct {
-  uint64_t buckets[BUCKETS], count, max;
+  uint64_t buckets[BUCKETS], count, sum, max;
 } histogram;
 
 static inline int bucket_of(uint64_t value) {
@@ -26,6 +26,7 @@ static inline double middle_of(int bucket) {
 static inline void record(histogram *h, uint64_t value) {
   h->buckets[bucket_of(value)]++;
   h->count++;
+  h->sum += value;
   if (value > h->max) h->max = value;
 }
 
@@ -46,8 +47,8 @@ static inline void print_histogram(const char *name, const histogram *h) {
     printf("null,");
     return;
   }
-  printf("{\"count\":%lu,\"p50\":%.1f,\"p99\":%.1f,\"max\":%.1f},", h->count, quantile(h, .5) / 1e3,
-         quantile(h, .99) / 1e3, (double)h->max / 1e3);
+  printf("{\"count\":%lu,\"mean\":%.1f,\"p50\":%.1f,\"p99\":%.1f,\"max\":%.1f},", h->count,
+         (double)h->sum / (double)h->count / 1e3, quantile(h, .5) / 1e3, quantile(h, .99) / 1e3, (double)h->max / 1e3);
 }
 
 #endif

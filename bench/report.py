@@ -1,10 +1,10 @@
 """The figures as a table: rows for what was measured, columns for the sides. Pure."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench.relay.cases import Case, Figure
-from bench.relay.rounds import Results
+from bench.figures import Case, Figure
+from bench.rounds import Results
 from bench.summary import Summary, above
 
 STRAIGHT, LOAM = "straight", "loam"
@@ -24,8 +24,8 @@ class Row:
         return ours.median / theirs.median if ours and theirs and theirs.median > 0 else None
 
 
-def rows(results: Results, cases: Sequence[Case]) -> list[Row]:
-    found = [_row(results, case, figure) for case in cases for figure in case.figures]
+def rows(results: Results) -> list[Row]:
+    found = [_row(results, case, figure) for case in results.cases for figure in case.figures]
     return [row for row in [*found, *_memory_rows(results)] if row.summaries]
 
 
@@ -49,13 +49,13 @@ def _memory_rows(results: Results) -> list[Row]:
 
 
 def headings(results: Results) -> list[str]:
-    return ["case", "figure", *results.sides, *(f"{LOAM} / {peer}" for peer in _peers(results))]
+    return ["case", "figure", *results.sides, *(f"{LOAM} / {peer}" for peer in results.compared)]
 
 
 def cells(results: Results, row: Row, tell: Callable[[Summary], str]) -> list[str]:
     """What each side has, and how Loam's median compares with each peer's."""
     told = [tell(row.summaries[side]) if side in row.summaries else NOTHING for side in results.sides]
-    ratios = [row.ratio(peer) for peer in _peers(results)]
+    ratios = [row.ratio(peer) for peer in results.compared]
     return [row.case, row.figure, *told, *(NOTHING if ratio is None else f"{ratio:.2f}" for ratio in ratios)]
 
 
@@ -64,7 +64,3 @@ def notes(results: Results) -> dict[str, str]:
     told = {f"not measured: {name}": reason for name, reason in results.missing.items()}
     told |= {f"wrong answers: {name}": what for name, what in results.wrong.items()}
     return told | {f"overloaded: {name}": what for name, what in results.late.items()}
-
-
-def _peers(results: Results) -> list[str]:
-    return [side for side in results.sides if side not in (STRAIGHT, LOAM)] if LOAM in results.sides else []

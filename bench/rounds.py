@@ -1,19 +1,24 @@
 """The measuring: every side in every round, so that what slows the machine slows them all."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from bench.load import Held, LoadFailed, Run, Target, hold, measure
+from bench.figures import Case
+from bench.load import Asking, Held, LoadFailed, Run, Target, hold, measure
 from bench.processes import until_quiet
-from bench.relay.cases import CASES, HELD, Case
 
 
 @dataclass
 class Results:
-    """Runs by case and side, memory by side, and why a side or a part of it is missing."""
+    """Runs by case and side, memory by side, and why a side or a part of it is missing.
+
+    `compared`: the sides that Loam is set against.
+    """
 
     sides: list[str]
+    compared: list[str]
+    cases: list[Case]
     rounds: int
     seconds: float
     runs: dict[tuple[str, str], list[Run]] = field(default_factory=dict)
@@ -37,10 +42,10 @@ class Results:
     def late(self) -> dict[str, str]:
         """By side and case: where streams had not begun, seconds after they were asked for."""
         told = {}
+        asked = {case.name: case.asking for case in self.cases}
         for (case, side), runs in self.runs.items():
             begun = min(run.load.begun for run in runs)
-            wanted = next(c.asking for c in CASES if c.name == case)
-            if wanted.stream and begun < wanted.connections:
+            if asked[case].stream and begun < asked[case].connections:
                 told[f"{side}, {case}"] = f"only {begun} streams had begun when the measuring did"
         return told
 
@@ -59,10 +64,10 @@ def as_json(results: Results, facts: Mapping[str, str]) -> dict[str, Any]:
 Tell = Callable[[str], None]
 
 
-async def measure_all(targets: Mapping[str, Target], cases: Sequence[Case], results: Results, tell: Tell) -> None:
+async def measure_all(targets: Mapping[str, Target], results: Results, tell: Tell) -> None:
     """`tell` is called before each measurement."""
     for number in range(1, results.rounds + 1):
-        for case in cases:
+        for case in results.cases:
             for side, target in targets.items():
                 tell(f"round {number}/{results.rounds} · {case.name} · {side}")
                 await _measure_one(case, side, target, results)
@@ -77,14 +82,14 @@ async def _measure_one(case: Case, side: str, target: Target, results: Results) 
     await until_quiet(target.pids)
 
 
-async def hold_all(targets: Mapping[str, Target], results: Results, tell: Tell) -> None:
+async def hold_all(targets: Mapping[str, Target], asking: Asking, results: Results, tell: Tell) -> None:
     """Once: memory does not vary as time does."""
     for side, target in targets.items():
         if not target.pids:
             continue
-        tell(f"memory with {HELD.connections:,} open streams · {side}")
+        tell(f"memory with {asking.connections:,} open streams · {side}")
         try:
-            results.held[side] = await hold(target, HELD)
+            results.held[side] = await hold(target, asking)
         except LoadFailed as error:
             results.missing[f"{side}, memory"] = str(error)
         await until_quiet(target.pids)
