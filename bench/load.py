@@ -5,7 +5,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
@@ -106,8 +106,9 @@ class Load(BaseModel):
 class Run:
     """A measurement and the CPU time that the server took for it."""
 
+    asking: Asking
     load: Load
-    cpu_seconds: float = field(default=0.0)
+    cpu_seconds: float
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ async def measure(target: Target, asking: Asking, *, seconds: float, warmup_seco
         load = parse(await _line(client))
         # We may hear of the end a little late, when the server has begun to rest: its share of the time is what counts.
         share = (cpu_seconds(target.pids) - cpu) / (time.monotonic() - began)
-    return Run(load, share * load.seconds)
+    return Run(asking, load, share * load.seconds)
 
 
 async def hold(target: Target, asking: Asking) -> Held:

@@ -13,7 +13,7 @@ import typer
 
 from app.settings import ROOT
 from bench.compiler import NoCompiler
-from bench.figures import CHUNK_RATE, CPU_A_REQUEST, FIRST_CHUNK, Case, Figure
+from bench.figures import CPU_A_REQUEST, FIRST_CHUNK, Case, Figure
 from bench.load import Asking, Run, Target
 from bench.machine import SCRATCH, facts
 from bench.processes import CannotStart, free_port, running, until_answered
@@ -36,5 +36,60 @@ Nothing is pinned: engine, gateway and load share the machine.\
 """
 
 
-def _rate(run: Run) -> float | None:
-    return run.connections * 1e6 / run.load.latency_us.mean if run.load.latency_us else None
+def rate(run: Run) -> float | None:
+    return run.asking.connections * 1e6 / run.load.latency_us.mean if run.load.latency_us else None
+
+
+def token_rate(run: Run) -> float | None:
+    answers = rate(run)
+    return None if answers is None else answers * run.asking.tokens
+
+
+FIGURES = (Figure("requests/s", rate), Figure("tokens/s", token_rate), CPU_A_REQUEST)
+CASES = [
+    Case(f"{kind} answers, {n} at once", replace(ASKING, connections=n, stream=stream), (*FIGURES, *more))
+    for kind, stream, more in (("whole", False, ()), ("streamed", True, FIRST_CHUNK))
+    for n in CONNECTIONS
+]
+
+
+def main(
+    rounds: Annotated[int, typer.Option(min=1, help="How often each side is measured.")] = 5,
+    seconds: Annotated[float, typer.Option(min=1, help="How long each measurement takes.")] = 4.0,
+) -> None:
+    """Requests, tokens and time to the first chunk; written to bench/results/engine.md."""
+    results = Results([STRAIGHT, LOAM], [STRAIGHT], CASES, rounds, seconds)
+    try:
+        asyncio.run(_run(results))
+    except (NoCompiler, CannotStart) as error:
+        out.print(str(error), style="red", markup=False)
+        raise typer.Exit(1) from error
+    publish(results, facts(), HEAD, RESULTS)
+    if results.wrong:
+        raise typer.Exit(1)
+
+
+async def _run(results: Results) -> None:
+    with tempfile.TemporaryDirectory(prefix="loam-bench-", dir=SCRATCH) as folder:
+        out.print("starting the gateway and its engine", style="dim")
+        async with _gateway(Path(folder)) as target:
+            socket = next((Path(folder) / "data" / "engines").glob("*.sock"))
+            targets = {STRAIGHT: Target(MODEL, uds=socket), LOAM: target}
+            with telling(results.rounds * len(CASES) * len(targets)) as tell:
+                await measure_all(targets, results, tell)
+
+
+@asynccontextmanager
+async def _gateway(folder: Path) -> AsyncIterator[Target]:
+    port, log, data = free_port(), folder / "server.log", folder / "data"
+    env = {"PYTHONPATH": str(ROOT), "LOAM_DATA_DIR": str(data), "LOAM_GPU_FALLBACK": "true", "HF_HUB_OFFLINE": "1"}
+    async with running([sys.executable, "-m", "app", "serve", "--port", str(port)], log, env) as pid:
+        url = f"http://127.0.0.1:{port}"
+        await until_answered(f"{url}/health", pid, log)
+        target = Target(MODEL, port, headers=(f"Authorization: Bearer {new_key(env)}",), pids=(pid,))
+        await until_asked(url, target, log)
+        yield target
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -42,10 +42,9 @@ class Results:
     def late(self) -> dict[str, str]:
         """By side and case: where streams had not begun, seconds after they were asked for."""
         told = {}
-        asked = {case.name: case.asking for case in self.cases}
         for (case, side), runs in self.runs.items():
-            begun = min(run.load.begun for run in runs)
-            if asked[case].stream and begun < asked[case].connections:
+            begun, wanted = min(run.load.begun for run in runs), runs[0].asking
+            if wanted.stream and begun < wanted.connections:
                 told[f"{side}, {case}"] = f"only {begun} streams had begun when the measuring did"
         return told
 
