@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 ENGINE ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
 STAMP  := $(VENV)/.installed-$(ENGINE)
 
-.PHONY: help install demo run simulate test test-fast check format clean
+.PHONY: help install demo run simulate test test-fast check format clean bench-relay bench-charges bench-engine
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,15 @@ check: install   ## ruff, mypy --strict, import-linter; it only looks
 format: install  ## fix what can be fixed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench-relay: install ## what the gateway adds to a request, beside its peers (15 min; see bench/README.md)
+	$(BIN)/python -m bench.relay
+
+bench-charges: install ## what durable metering costs
+	$(BIN)/python -m bench.charges
+
+bench-engine: install ## through the gateway, beside straight to the real engine
+	$(BIN)/python -m bench.real_engine
 
 clean:           ## remove the virtual environment and caches (never .loam)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,167 @@
+"""`python -m bench.charges`: what durable metering costs. The ledger's writer alone, beside one that writes nothing."""
+
+import asyncio
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import count, product
+from pathlib import Path
+from typing import Annotated, Protocol
+
+import typer
+from sqlalchemy import event
+
+from app.billing.charges import Charges
+from app.billing.ledger import Entry
+from app.orgs.service import create_org
+from app.store.session import Store
+from bench.machine import SCRATCH, facts
+from bench.report import NOTHING
+from bench.show import show, telling, write
+from bench.summary import Summary
+from tests.stores import PostgresStores, SqliteStores
+
+RESULTS = Path(__file__).parent / "results" / "charges.md"
+CONNECTIONS = (1, 32, 128)
+HEAD = """\
+# What a charge costs
+
+`Charges.record` called by 1, 32 and 128 at once, each again as soon as its entry is committed: the median of {rounds}
+rounds of {seconds:g} s (least..most). CPU time is this process's; PostgreSQL works in others, on the same cores.\
+"""
+
+
+class Writer(Protocol):
+    async def record(self, entry: Entry) -> None: ...
+
+
+class NoWriter:
+    """What the measuring itself costs."""
+
+    async def record(self, entry: Entry) -> None:
+        await asyncio.sleep(0)
+
+
+@dataclass
+class Ledger:
+    """A writer, and how often its database has committed."""
+
+    writer: Writer
+    org_id: str
+    commits: int = 0
+    numbers: "count[int]" = field(default_factory=count)
+
+    def count_commit(self, *_: object) -> None:
+        self.commits += 1
+
+    def next_entry(self) -> Entry:
+        return Entry(
+            org_id=self.org_id,
+            source=f"request:{next(self.numbers)}",
+            kind="inference",
+            amount_micros=-5,
+            model="bench/model",
+            gpu="CPU",
+            prompt_tokens=16,
+            completion_tokens=16,
+        )
+
+
+@dataclass(frozen=True)
+class Measured:
+    charges: int
+    commits: int
+    seconds: float
+    cpu_seconds: float
+
+
+FIGURES: dict[str, Callable[[Measured], float | None]] = {
+    "charges/s": lambda measured: measured.charges / measured.seconds,
+    "commits/s": lambda measured: measured.commits / measured.seconds if measured.commits else None,
+    "rows / commit": lambda measured: measured.charges / measured.commits if measured.commits else None,
+    "CPU µs / charge": lambda measured: measured.cpu_seconds * 1e6 / measured.charges,
+}
+Runs = dict[tuple[int, str], list[Measured]]
+
+
+def main(
+    rounds: Annotated[int, typer.Option(min=1, help="How often each is measured.")] = 5,
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long each measurement takes.")] = 1.0,
+) -> None:
+    """Charges on SQLite and on PostgreSQL, and none at all, in turns; written to bench/results/charges.md."""
+    with tempfile.TemporaryDirectory(prefix="loam-bench-", dir=SCRATCH) as folder:
+        sqlite, postgres = Path(folder) / "sqlite", Path(folder) / "postgres"
+        sqlite.mkdir()
+        with PostgresStores.running(postgres) as stores:
+            urls = {"SQLite": SqliteStores(sqlite).new_url(), "PostgreSQL": stores.new_url()}
+            runs = asyncio.run(_run(urls, rounds, seconds))
+    names = ["none", *urls]
+    headings, told = ["at once", "figure", *names], facts()
+    show(headings, lines(runs, names, lambda of: of.with_spread), told)
+    write(
+        RESULTS,
+        HEAD.format(rounds=rounds, seconds=seconds),
+        headings,
+        lines(runs, names, lambda of: of.with_range),
+        told,
+    )
+
+
+def lines(runs: Runs, names: Sequence[str], tell: Callable[[Summary], str]) -> list[list[str]]:
+    found = []
+    for connections in CONNECTIONS:
+        for figure, of in FIGURES.items():
+            summaries = [Summary.of([of(measured) for measured in runs[connections, name]]) for name in names]
+            found.append([f"{connections}", figure, *(tell(summary) if summary else NOTHING for summary in summaries)])
+    return found
+
+
+async def _run(urls: Mapping[str, str], rounds: int, seconds: float) -> Runs:
+    runs: Runs = {}
+    async with AsyncExitStack() as stack:
+        ledgers = {"none": Ledger(NoWriter(), "org")}
+        for name, url in urls.items():
+            ledgers[name] = await stack.enter_async_context(_ledger(url))
+        with telling(rounds * len(CONNECTIONS) * len(ledgers)) as tell:
+            for number in range(1, rounds + 1):
+                for connections, (name, ledger) in product(CONNECTIONS, ledgers.items()):
+                    tell(f"round {number}/{rounds} · {connections} at once · {name}")
+                    runs.setdefault((connections, name), []).append(await _measure(ledger, connections, seconds))
+    return runs
+
+
+@asynccontextmanager
+async def _ledger(url: str) -> AsyncIterator[Ledger]:
+    store = Store(url)
+    async with store.begin() as session:
+        org = await create_org(session, "bench")
+    charges = Charges(store)
+    ledger = Ledger(charges, org.id)
+    event.listen(store.engine.sync_engine, "commit", ledger.count_commit)
+    try:
+        yield ledger
+    finally:
+        await charges.settle()
+        await store.close()
+
+
+async def _measure(ledger: Ledger, connections: int, seconds: float) -> Measured:
+    end = time.monotonic() + seconds
+    began, cpu, commits = time.monotonic(), time.process_time(), ledger.commits
+    charges = await asyncio.gather(*(_charge(ledger, end) for _ in range(connections)))
+    return Measured(sum(charges), ledger.commits - commits, time.monotonic() - began, time.process_time() - cpu)
+
+
+async def _charge(ledger: Ledger, end: float) -> int:
+    """One after the other; how many."""
+    done = 0
+    while time.monotonic() < end:
+        await ledger.writer.record(ledger.next_entry())
+        done += 1
+    return done
+
+
+if __name__ == "__main__":
+    typer.run(main)
