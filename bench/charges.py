@@ -14,6 +14,7 @@ import typer
 from sqlalchemy import event
 
 from app.billing.charges import Charges
+from app.billing.funds import Funds
 from app.billing.ledger import Entry
 from app.orgs.service import create_org
 from app.store.session import Store
@@ -137,7 +138,7 @@ async def _ledger(url: str) -> AsyncIterator[Ledger]:
     store = Store(url)
     async with store.begin() as session:
         org = await create_org(session, "bench")
-    charges = Charges(store)
+    charges = Charges(store, Funds(store, cache_seconds=2))
     ledger = Ledger(charges, org.id)
     event.listen(store.engine.sync_engine, "commit", ledger.count_commit)
     try:
