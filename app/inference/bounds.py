@@ -1,16 +1,19 @@
 """What a request may ask of an engine: sizes and shapes, judged before the engine sees them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from app.catalog.spec import ModelSpec
 from app.errors import BadRequest
+from app.inference.schema_nodes import walk
+from app.inference.schemas import check_schema
+
+__all__ = ["check_messages", "check_schema", "check_takes_tools", "check_tool_choice", "check_tools", "walk"]
 
 MAX_MESSAGES = 4096
 MAX_TOOLS = 128
-MAX_SCHEMA_NODES = 5_000
-MAX_SCHEMA_DEPTH = 32
-MAX_ENUM = 1_000
-MAX_PATTERN_CHARS = 512
+FUNCTION_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 
 
@@ -42,81 +45,66 @@ def _check_content(content: Any, where: str) -> None:
 
 
 def check_tools(tools: Sequence[Any] | None, param: str = "tools") -> None:
-    """Raises UnsupportedInput for anything but well-formed functions."""
+    """Raises BadRequest for anything but well-formed functions, each with a name of its own."""
+    names: set[str] = set()
     for index, tool in enumerate(tools or ()):
         where = f"{param}[{index}]"
-        kind = tool.get("type") if isinstance(tool, Mapping) else None
-        if kind != "function":
+        if not isinstance(tool, Mapping) or tool.get("type") != "function":
             raise UnsupportedInput(f"{where}: only tools of type function are supported.", param=where)
-        function = tool.get("function")
-        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or not function["name"]:
-            raise UnsupportedInput(f"{where}.function: must be an object with a name.", param=f"{where}.function")
-        check_schema(function.get("parameters"), f"{where}.function.parameters")
+        name = _check_function(tool.get("function"), f"{where}.function")
+        if name in names:
+            raise BadRequest(f"{where}.function.name: {name!r} is used twice.", param=f"{where}.function.name")
+        names.add(name)
 
 
-def check_schema(schema: Any, param: str) -> None:
-    """Raises BadRequest for a JSON schema that would take the engine's grammar compiler too long, or never end."""
-    if schema is None:
+def _check_function(function: Any, where: str) -> str:
+    """Its name."""
+    name = function.get("name") if isinstance(function, Mapping) else None
+    if name is None:
+        raise BadRequest(f"{where}: must be an object with a name.", param=where)
+    if not isinstance(name, str) or not FUNCTION_NAME.fullmatch(name):
+        rule = "must be 1 to 64 letters, digits, underscores or dashes"
+        raise BadRequest(f"{where}.name: {rule}.", param=f"{where}.name")
+    for field, kind, word in (("description", str, "a string"), ("strict", bool, "true or false")):
+        if not isinstance(function.get(field), kind | None):
+            raise BadRequest(f"{where}.{field}: must be {word}.", param=f"{where}.{field}")
+    _check_parameters(function.get("parameters"), f"{where}.parameters", is_held=function.get("strict") is True)
+    return name
+
+
+def _check_parameters(schema: Any, where: str, *, is_held: bool) -> None:
+    """Arguments are held to what a grammar can say of them; all of it is asked for by `strict` only, as with OpenAI."""
+    check_schema(schema, where, is_held=is_held)
+    if schema and schema.get("type", "object") != "object":
+        raise BadRequest(f"{where}: the schema must be of type object.", param=where)
+
+
+def check_tool_choice(tools: Sequence[Any] | None, choice: Any) -> None:
+    """Raises BadRequest for a choice that the tools do not offer."""
+    if choice is None or choice == "none":
         return
-    if not isinstance(schema, Mapping):
-        raise BadRequest(f"{param}: must be a JSON schema object.", param=param)
-    for count, (node, depth) in enumerate(walk(schema)):
-        if count > MAX_SCHEMA_NODES or depth > MAX_SCHEMA_DEPTH:
-            limit = f"{MAX_SCHEMA_NODES} nodes, {MAX_SCHEMA_DEPTH} deep"
-            raise BadRequest(f"{param}: the schema is too large; the limit is {limit}.", param=param)
-        if isinstance(node, Mapping):
-            _check_node(node, param)
-    _check_references(schema, param)
+    if not tools:
+        raise BadRequest("tool_choice is only allowed when tools are given.", param="tool_choice")
+    if choice in ("auto", "required"):
+        return
+    function = choice.get("function") if isinstance(choice, Mapping) and choice.get("type") == "function" else None
+    name = function.get("name") if isinstance(function, Mapping) else None
+    if not isinstance(name, str):
+        raise BadRequest("tool_choice must be none, auto, required or a function with its name.", param="tool_choice")
+    if name not in _names_of(tools):
+        raise BadRequest(f"tool_choice names {name[:64]!r}, which is not among the tools.", param="tool_choice")
 
 
-def _check_node(node: Mapping[str, Any], param: str) -> None:
-    enum, pattern, ref = node.get("enum"), node.get("pattern"), node.get("$ref")
-    if isinstance(enum, list) and len(enum) > MAX_ENUM:
-        raise BadRequest(f"{param}: an enum has more than {MAX_ENUM} values.", param=param)
-    if isinstance(pattern, str) and len(pattern) > MAX_PATTERN_CHARS:
-        raise BadRequest(f"{param}: a pattern is longer than {MAX_PATTERN_CHARS} characters.", param=param)
-    if isinstance(ref, str) and not ref.startswith("#"):
-        raise BadRequest(f"{param}: only local references (#/…) are followed.", param=param)
+def _names_of(tools: Sequence[Any]) -> list[Any]:
+    functions = [tool.get("function") for tool in tools if isinstance(tool, Mapping)]
+    return [function.get("name") for function in functions if isinstance(function, Mapping)]
 
 
-def _check_references(schema: Mapping[str, Any], param: str) -> None:
-    """Every `$ref` must lead somewhere, and none back to itself."""
-    state: dict[str, str] = {}
-
-    def visit(ref: str) -> None:
-        if state.get(ref) == "open":
-            raise BadRequest(
-                f"{param}: {ref[:100]} refers to itself; recursive schemas are not supported.", param=param
-            )
-        if ref not in state:
-            state[ref] = "open"
-            for inner in _references(_lookup(schema, ref, param)):
-                visit(inner)
-            state[ref] = "closed"
-
-    for ref in set(_references(schema)):
-        visit(ref)
-
-
-def _references(node: Any) -> list[str]:
-    return [n["$ref"] for n, _ in walk(node) if isinstance(n, Mapping) and isinstance(n.get("$ref"), str)]
-
-
-def _lookup(schema: Mapping[str, Any], ref: str, param: str) -> Any:
-    node: Any = schema
-    for part in ref.lstrip("#").strip("/").split("/") if ref != "#" else ():
-        name = part.replace("~1", "/").replace("~0", "~")
-        if not isinstance(node, Mapping) or name not in node:
-            raise BadRequest(f"{param}: {ref[:100]} leads nowhere.", param=param)
-        node = node[name]
-    return node
-
-
-def walk(root: Any) -> Iterator[tuple[Any, int]]:
-    """Every node with its depth, without recursion."""
-    stack = [(root, 0)]
-    while stack:
-        node, depth = stack.pop()
-        yield node, depth
-        inner = node.values() if isinstance(node, Mapping) else node if isinstance(node, list) else ()
-        stack.extend((child, depth + 1) for child in inner)
+def check_takes_tools(model: ModelSpec, tools: Sequence[Any] | None, choice: Any) -> None:
+    """Raises UnsupportedInput where tools may be called and the model's calls cannot be read."""
+    if tools and choice != "none" and not model.tool_parser:
+        raise UnsupportedInput(
+            f"{model.id} does not call tools: its catalog entry names no tool_parser. "
+            "Use a model that does, or leave tools out.",
+            param="tools",
+        )

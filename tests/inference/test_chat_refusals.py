@@ -52,14 +52,43 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "129 tools": ({"tools": [FUNCTION] * 129}, "tools"),
     "a tool of another kind": ({"tools": [{"type": "web_search"}]}, "tools[0]"),
     "a tool without a name": ({"tools": [{"type": "function", "function": {}}]}, "tools[0].function"),
+    "no tools in a list": ({"tools": []}, "tools"),
+    "two tools of one name": ({"tools": [FUNCTION] * 2}, "tools[1].function.name"),
+    "a tool with a wrong name": (
+        {"tools": [{"type": "function", "function": {"name": "get weather"}}]},
+        "tools[0].function.name",
+    ),
+    "a choice without tools": ({"tool_choice": "auto"}, "tool_choice"),
+    "a required call without tools": ({"tool_choice": "required"}, "tool_choice"),
+    "a choice of another tool": (
+        {"tools": [FUNCTION], "tool_choice": {"type": "function", "function": {"name": "g"}}},
+        "tool_choice",
+    ),
+    "an unknown choice": ({"tools": [FUNCTION], "tool_choice": "any"}, "tool_choice"),
     "an unknown response format": ({"response_format": {"type": "xml"}}, "response_format"),
     "a format without its schema": ({"response_format": {"type": "json_schema"}}, "response_format"),
+    "a schema without a name": (
+        {"response_format": {"type": "json_schema", "json_schema": {"schema": {}}}},
+        "response_format",
+    ),
+    "a schema with a wrong name": (
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "a b", "schema": {}}}},
+        "response_format",
+    ),
     "a remote reference": (
         {"response_format": schema({"$ref": "http://127.0.0.1/x.json"})},
         "response_format.json_schema.schema",
     ),
     "a schema that refers to itself": (
         {"response_format": schema({"$defs": {"a": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"})},
+        "response_format.json_schema.schema",
+    ),
+    "a schema that is none": (
+        {"response_format": schema({"type": "strnig"})},
+        "response_format.json_schema.schema",
+    ),
+    "a schema that is not held": (
+        {"response_format": schema({"type": "array", "items": {}, "uniqueItems": True})},
         "response_format.json_schema.schema",
     ),
     "an enum bomb": (

@@ -190,8 +190,10 @@ async def test_the_state_of_a_warm_up_is_asked_of_the_gpu_in_the_header_before_t
         return bool(ok(await client.get(f"/api/warmup/status/{MODEL}", params={"gpu": "A100"}))["status"] == "warmed")
 
     await eventually(is_warm)
-    asked = {"headers": {"X-GPU-Preference": "a100:2"}, "params": {"gpu": "A100"}}
-    assert ok(await client.get(f"/api/warmup/status/{MODEL}", **asked))["gpu"] == "A100:2"
+    asked = await client.get(
+        f"/api/warmup/status/{MODEL}", headers={"X-GPU-Preference": "a100:2"}, params={"gpu": "A100"}
+    )
+    assert ok(asked)["gpu"] == "A100:2"
 
 
 async def test_a_job_takes_an_empty_preference_for_none(client: AsyncClient) -> None:
