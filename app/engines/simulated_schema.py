@@ -1,11 +1,15 @@
 """An instance of a JSON schema, the plainest one there is; it stands in for structured output."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 DEEP = 5  # below this, only what is required: a schema may contain itself
 MAX_DEPTH = 40
+
+# How the gateway tells of a string's length: one set of characters, so many times, and perhaps more of them.
+LENGTH = re.compile(r"\^\[[^\]]*\]\{(?P<least>\d+)(?P<range>,(?P<most>\d+))?\}(?P<more>\[[^\]]*\]\*)?\$")
 
 FORMATS = {
     "date": "2024-01-01",
@@ -35,7 +39,7 @@ class Place:
 
 
 def instance_of(schema: Any, *, name: str = "answer") -> Any:
-    """Strings say the name of the property they fill. `pattern`, `not` and `if` are not honoured."""
+    """Strings say the name of the property they fill. Of a `pattern` only a length counts; `not` and `if` never do."""
     return _build(schema, Place(schema if isinstance(schema, dict) else {}, name))
 
 
@@ -107,7 +111,10 @@ def _object(node: dict[str, Any], at: Place) -> dict[str, Any]:
     properties = node.get("properties") or {}
     required = dict.fromkeys(node.get("required") or ([] if at.depth >= DEEP else properties))
     in_order = [key for key in properties if key in required] + [key for key in required if key not in properties]
-    return {key: _build(properties.get(key, {"type": "string"}), at.inside(key)) for key in in_order}
+    return {
+        key: _build(properties.get(key, {"type": "string"}), at.inside(key))
+        for key in in_order[: node.get("maxProperties")]
+    }
 
 
 def _array(node: dict[str, Any], at: Place) -> list[Any]:
@@ -122,7 +129,18 @@ def _string(node: dict[str, Any], at: Place) -> str:
     if node.get("format") in FORMATS:
         return FORMATS[node["format"]]
     text = f"{at.name} {at.nth + 1}" if at.nth else at.name
-    return text.ljust(node.get("minLength", 0), ".")[: node.get("maxLength")]
+    least, most = _lengths(node)
+    return text.ljust(least, ".")[:most]
+
+
+def _lengths(node: dict[str, Any]) -> tuple[int, int | None]:
+    match = LENGTH.fullmatch(node.get("pattern", ""))
+    if node.get("pattern") == "^$":
+        return 0, 0
+    if match is None:
+        return node.get("minLength", 0), node.get("maxLength")
+    least = int(match["least"])
+    return least, None if match["more"] else int(match["most"] or least)
 
 
 def _number(node: dict[str, Any], at: Place) -> int | float:

@@ -9,7 +9,7 @@ from app.errors import BadRequest
 from app.inference.schema_nodes import walk
 from app.inference.schemas import check_schema
 
-__all__ = ["check_messages", "check_schema", "check_tool_choice", "check_tools", "walk"]
+__all__ = ["check_messages", "check_schema", "check_takes_tools", "check_tool_choice", "check_tools", "walk"]
 
 MAX_MESSAGES = 4096
 MAX_TOOLS = 128

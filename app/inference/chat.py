@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 from app import sse
 from app.error_handlers import HANDLED, as_api_error, validation_error
 from app.inference.admission import admit, read_json, relay_for, wanted_gpu
-from app.inference.bounds import check_messages, check_schema, check_tools
+from app.inference.bounds import check_messages, check_schema, check_takes_tools, check_tools
 from app.inference.chat_request import ChatRequest, engine_body
 from app.inference.chunks import ChunkRewriter
 from app.inference.relay import Relay
@@ -39,6 +39,7 @@ async def create_chat_completion(request: Request) -> Response:
     body = await read_json(request)
     asked = parse(body)
     target = await admit(request, org_id, asked.model, wanted_gpu(request, body))
+    check_takes_tools(target.model, asked.tools, asked.tool_choice)
     return ChatResponse(relay_for(request, target, org_id), asked)
 
 

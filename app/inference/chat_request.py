@@ -6,12 +6,14 @@ What is named here is forwarded; everything else is ignored, so that no field re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from app.inference.bounds import MAX_MESSAGES, MAX_TOOLS, check_tool_choice
+from app.inference.bounds import FUNCTION_NAME, MAX_MESSAGES, MAX_TOOLS, check_tool_choice
 from app.inference.schema_for_engine import for_engine
 
 TEMPLATE_KEYS = frozenset({"enable_thinking", "thinking", "reasoning_effort", "thinking_budget"})
+
+NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
 
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 ShortText = Annotated[str, Field(max_length=1024)]
@@ -65,18 +67,11 @@ class EngineFields(BaseModel):
             inner = value.get("json_schema")
             if not isinstance(inner, dict) or not isinstance(inner.get("schema"), dict):
                 raise ValueError("json_schema must be an object with a name and a schema")
+            if not isinstance(inner.get("name"), str) or not FUNCTION_NAME.fullmatch(inner["name"]):
+                raise ValueError("json_schema.name must be 1 to 64 letters, digits, underscores or dashes")
+            if not isinstance(inner.get("strict"), bool | None):
+                raise ValueError("json_schema.strict must be true or false")
         return value
-
-    @field_serializer("response_format")
-    def format_for_engine(self, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        if value is None or value["type"] != "json_schema":
-            return value
-        inner = value["json_schema"]
-        return {**value, "json_schema": {**inner, "schema": for_engine(inner["schema"])}}
-
-    @field_serializer("tools")
-    def tools_for_engine(self, value: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
-        return value and [_tool_for_engine(tool) for tool in value]
 
     @model_validator(mode="after")
     def tools_offer_the_choice(self) -> Self:
@@ -112,6 +107,10 @@ def engine_body(asked: ChatRequest, *, engine_name: str, org_id: str, context_le
     body = {name: value for name, value in vars(asked).items() if name in FORWARDED and value is not None}
     body["model"] = engine_name
     body["messages"] = [_with_a_role_of_templates(message) for message in asked.messages]
+    if asked.tools:
+        body["tools"] = [_tool_for_engine(tool) for tool in asked.tools]
+    if asked.response_format:
+        body["response_format"] = _format_for_engine(asked.response_format)
     body["cache_salt"] = org_id  # one tenant's prompts must not be timed through another's cache
     for limit in ("max_tokens", "max_completion_tokens"):
         if limit in body:
@@ -132,15 +131,24 @@ def _with_a_role_of_templates(message: dict[str, Any]) -> dict[str, Any]:
     return {**message, "role": "system"} if message.get("role") == "developer" else message
 
 
+def _format_for_engine(wanted: dict[str, Any]) -> dict[str, Any]:
+    if wanted["type"] != "json_schema":
+        return wanted
+    inner = wanted["json_schema"]
+    return {**wanted, "json_schema": {**inner, "schema": for_engine(inner["schema"])}}
+
+
 def _tool_for_engine(tool: dict[str, Any]) -> dict[str, Any]:
+    """Without parameters a function takes none; to an engine it would take anything, a number or a text too."""
     function = tool["function"]
-    if not function.get("parameters"):
-        return tool
-    return {**tool, "function": {**function, "parameters": for_engine(function["parameters"])}}
+    return {**tool, "function": {**function, "parameters": for_engine(function.get("parameters") or NO_PARAMETERS)}}
 
 
 def template_kwargs(asked: ChatRequest) -> dict[str, Any]:
-    """From the top level or a literal `extra_body`, by known key; `thinking_mode` is a word for one of them."""
+    """From the top level or a literal `extra_body`, by known key; `thinking_mode` is a word for one of them.
+
+    A `thinking_budget` of its own is ignored like any unknown field: not every model's engine can end a thought.
+    """
     inner = (asked.extra_body or {}).get("chat_template_kwargs")
     both = {**(inner if isinstance(inner, Mapping) else {}), **(asked.chat_template_kwargs or {})}
     kwargs = {key: value for key, value in both.items() if key in TEMPLATE_KEYS and isinstance(value, str | int | bool)}

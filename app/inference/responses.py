@@ -15,6 +15,7 @@ from app.errors import BadRequest
 from app.ids import new_id
 from app.inference import responses_store as stored
 from app.inference.admission import admit, read_json, relay_for, wanted_gpu
+from app.inference.bounds import check_takes_tools
 from app.inference.chat import parse as parse_chat
 from app.inference.chat_request import ChatRequest, engine_body
 from app.inference.chunks import ChunkReader
@@ -71,6 +72,7 @@ async def create_response(
             return as_json((await stored.get(session, org_id, earlier)).body)
         conversation = await stored.history(session, org_id, asked.previous_response_id)
     chat = parse_chat({**to_chat(asked, conversation), "stream": streams_from_engine(asked)})
+    check_takes_tools(target.model, chat.tools, chat.tool_choice)
     return Exchange(relay_for(request, target, org_id), store, asked, chat, (idempotency_key, body))
 
 

@@ -6,6 +6,7 @@ import jsonschema
 import pytest
 
 from app.engines.simulated_schema import instance_of
+from app.inference.patterns import of_length
 
 TREE = {
     "$defs": {
@@ -47,6 +48,7 @@ TREE = {
         {"type": "array", "prefixItems": [{"type": "integer"}, {"type": "boolean"}], "items": False},
         {"type": "object"},
         {"type": "object", "properties": {"a": {"type": "integer"}}},
+        {"type": "object", "properties": {"a": {}, "b": {}, "c": {}}, "maxProperties": 2},
         {"type": "object", "properties": {"a": {"type": "integer"}, "b": {}}, "required": ["b", "c"]},
         {"properties": {"a": {"type": "array", "items": {"type": "object", "properties": {"b": {"const": 2}}}}}},
         {"anyOf": [{"type": "integer"}, {"type": "string"}]},
@@ -64,3 +66,9 @@ def test_an_instance_fits_its_schema(schema: Any) -> None:
 def test_a_schema_that_is_only_itself_ends() -> None:
     instance_of({"$ref": "#"})
     instance_of({"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]})
+
+
+@pytest.mark.parametrize(("least", "most"), [(0, 0), (0, 3), (3, 3), (12, 20), (9, None)])
+def test_a_length_told_as_a_pattern_is_honoured(least: int, most: int | None) -> None:
+    text = instance_of({"type": "string", "pattern": of_length(least, most)})
+    assert least <= len(text) <= (most if most is not None else 100)

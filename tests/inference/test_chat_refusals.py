@@ -67,6 +67,14 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown choice": ({"tools": [FUNCTION], "tool_choice": "any"}, "tool_choice"),
     "an unknown response format": ({"response_format": {"type": "xml"}}, "response_format"),
     "a format without its schema": ({"response_format": {"type": "json_schema"}}, "response_format"),
+    "a schema without a name": (
+        {"response_format": {"type": "json_schema", "json_schema": {"schema": {}}}},
+        "response_format",
+    ),
+    "a schema with a wrong name": (
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "a b", "schema": {}}}},
+        "response_format",
+    ),
     "a remote reference": (
         {"response_format": schema({"$ref": "http://127.0.0.1/x.json"})},
         "response_format.json_schema.schema",

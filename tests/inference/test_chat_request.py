@@ -6,6 +6,8 @@ import pytest
 
 from app.inference.chat import completion
 from app.inference.chat_request import ChatRequest, engine_body, template_kwargs
+from app.inference.patterns import of_length
+from tests.inference.schema_tables import closed, string
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
 
@@ -63,6 +65,21 @@ def test_what_is_not_on_the_list_never_reaches_an_engine(field: str) -> None:
     assert field not in body_of(**{field: {"x": "{{ 1/0 }}"}})
 
 
+def test_a_schema_is_sent_as_an_engine_can_hold_it() -> None:
+    asked_for = {"type": "json_schema", "json_schema": {"name": "s", "schema": string(maxLength=5), "strict": True}}
+    sent = {"name": "s", "schema": string(pattern=of_length(0, 5)), "strict": True}
+    assert body_of(response_format=asked_for)["response_format"]["json_schema"] == sent
+    assert body_of(response_format={"type": "json_object"})["response_format"] == {"type": "json_object"}
+
+
+def test_a_functions_parameters_are_too_and_without_any_it_takes_none() -> None:
+    tools = [{"name": "f", "parameters": closed(a=string(maxLength=5))}, {"name": "g"}, {"name": "h", "parameters": {}}]
+    body = body_of(tools=[{"type": "function", "function": tool} for tool in tools])
+    nothing = {"type": "object", "properties": {}, "additionalProperties": False}
+    sent = [closed(a=string(pattern=of_length(0, 5))), nothing, nothing]
+    assert [tool["function"]["parameters"] for tool in body["tools"]] == sent
+
+
 @pytest.mark.parametrize(
     ("fields", "kwargs"),
     [
@@ -72,6 +89,15 @@ def test_what_is_not_on_the_list_never_reaches_an_engine(field: str) -> None:
         ({"thinking_mode": "no_think"}, {"enable_thinking": False}),
         ({"thinking_mode": "think"}, {"enable_thinking": True}),
         ({"thinking_mode": "as you like"}, {}),
+        ({"thinking_budget": 100}, {}),
+        ({"chat_template_kwargs": {"thinking_budget": 100}}, {"thinking_budget": 100}),
+        (
+            {
+                "chat_template_kwargs": {"enable_thinking": True},
+                "extra_body": {"chat_template_kwargs": {"enable_thinking": False, "thinking": False}},
+            },
+            {"enable_thinking": True, "thinking": False},
+        ),
         ({"chat_template_kwargs": {"chat_template": "{{ 1/0 }}", "tools": []}}, {}),
         ({"chat_template_kwargs": {"enable_thinking": {"x": 1}}}, {}),
         ({"extra_body": {"chat_template_kwargs": "x"}}, {}),
