@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Protocol
 
 import typer
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 
 from app.billing.charges import Charges
 from app.billing.funds import Funds
@@ -140,7 +140,7 @@ async def _ledger(url: str) -> AsyncIterator[Ledger]:
         org = await create_org(session, "bench")
     charges = Charges(store, Funds(store, cache_seconds=2))
     ledger = Ledger(charges, org.id)
-    event.listen(store.engine.sync_engine, "commit", ledger.count_commit)
+    event.listen(Engine, "commit", ledger.count_commit)
     try:
         yield ledger
     finally:
