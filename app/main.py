@@ -24,6 +24,7 @@ from app.files.router import router as files
 from app.files.storage import Storage
 from app.inference.admission import Admissions
 from app.inference.chat import router as chat
+from app.inference.chat_protocol import ChatProtocol
 from app.inference.models import router as models
 from app.inference.responses import router as responses
 from app.jobs.router import router as jobs
@@ -38,6 +39,7 @@ from app.upkeep.publish import Publisher
 
 ROUTERS = (chat, responses, files, jobs, models, warmup, billing)
 PREFIX, ALIASES = "/api/v1", ("/api", "/v1")
+CHAT_PREFIX = "/api/inference/v1"
 
 
 class Health(BaseModel):
@@ -91,11 +93,17 @@ def include_routers(app: FastAPI) -> None:
         app.include_router(router, prefix=PREFIX)
         for alias in ALIASES:
             app.include_router(router, prefix=alias, include_in_schema=False)
-    app.include_router(chat, prefix="/api/inference/v1", include_in_schema=False)
+    app.include_router(chat, prefix=CHAT_PREFIX, include_in_schema=False)
     health = APIRouter(tags=["health"])
     health.add_api_route("/health", get_health, response_model=Health)
     app.include_router(health)
     app.include_router(health, prefix="/api", include_in_schema=False)
+
+
+def protocol_of(app: FastAPI) -> type[ChatProtocol]:
+    """uvicorn's protocol for this application."""
+    paths = frozenset(f"{prefix}/chat/completions" for prefix in (PREFIX, *ALIASES, CHAT_PREFIX))
+    return type("Protocol", (ChatProtocol,), {"paths": paths, "state": app.state})
 
 
 async def get_health(request: Request) -> JSONResponse:

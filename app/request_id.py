@@ -5,13 +5,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.ids import new_id
 
+Headers = list[tuple[bytes, bytes]]
+
+
+def marks(request_id: str, *, simulated: bool) -> Headers:
+    """The headers that every answer has."""
+    told = [(b"x-request-id", request_id.encode())]
+    return [*told, (b"x-loam-simulated", b"true")] if simulated else told
+
 
 class RequestId:
     """ASGI middleware; says too when the answers are simulated."""
 
     def __init__(self, app: ASGIApp, *, simulated: bool) -> None:
         self._app = app
-        self._marks = [(b"x-loam-simulated", b"true")] if simulated else []
+        self._simulated = simulated
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -24,7 +32,7 @@ class RequestId:
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode()), *self._marks]
+                message["headers"] = [*message["headers"], *marks(request_id, simulated=self._simulated)]
             await send(message)
 
         await self._app(scope, receive, send_with_id)

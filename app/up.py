@@ -10,13 +10,15 @@ from types import FrameType
 
 import structlog
 import uvicorn
+import uvloop
+from fastapi import FastAPI
 from rich.console import Console
 
 from app.billing.ledger import Entry, append
 from app.billing.prices import MICROS_PER_CENT
 from app.errors import APIError
 from app.logs import configure_logging
-from app.main import create_app
+from app.main import create_app, protocol_of
 from app.orgs.keys import create_key
 from app.orgs.service import create_org, list_orgs
 from app.processes import end_group, spawn
@@ -36,7 +38,8 @@ class CannotStart(Exception):
 def run_up(settings: Settings, *, with_worker: bool) -> int:
     """Until SIGTERM or Ctrl-C; the exit status. Raises CannotStart, WrongCatalog."""
     configure_logging(settings.log_level)
-    return asyncio.run(_up(settings, with_worker))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_up(settings, with_worker))
 
 
 async def _up(settings: Settings, with_worker: bool) -> int:
@@ -104,12 +107,14 @@ async def _keep_worker(settings: Settings) -> None:
 class Server(uvicorn.Server):
     """uvicorn, but a signal ends it with status 0, a second one at once, and it says when it is up."""
 
-    def __init__(self, settings: Settings, app: object, first_key: str | None) -> None:
+    def __init__(self, settings: Settings, app: FastAPI, first_key: str | None) -> None:
         config = uvicorn.Config(
-            app,  # type: ignore[arg-type]
+            app,
+            http=protocol_of(app),
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # nothing is decided on what a client says of itself
             timeout_keep_alive=75,
             timeout_graceful_shutdown=int(settings.shutdown_grace_seconds),
         )

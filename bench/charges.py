@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Annotated, Protocol
 
 import typer
-from sqlalchemy import Engine, event
 
 from app.billing.charges import Charges
 from app.billing.funds import Funds
 from app.billing.ledger import Entry
 from app.orgs.service import create_org
+from app.store.base import Base
+from app.store.inserter import Rows
 from app.store.session import Store
 from bench.machine import SCRATCH, facts
 from bench.report import NOTHING
@@ -45,17 +46,28 @@ class NoWriter:
         await asyncio.sleep(0)
 
 
+class CountingStore(Store):
+    """Counts its commits."""
+
+    commits = 0
+
+    async def insert(self, table: type[Base], rows: Rows) -> None:
+        await super().insert(table, rows)
+        self.commits += 1
+
+
 @dataclass
 class Ledger:
-    """A writer, and how often its database has committed."""
+    """A writer, and the store that it writes to."""
 
     writer: Writer
     org_id: str
-    commits: int = 0
+    store: CountingStore | None = None
     numbers: "count[int]" = field(default_factory=count)
 
-    def count_commit(self, *_: object) -> None:
-        self.commits += 1
+    @property
+    def commits(self) -> int:
+        return self.store.commits if self.store else 0
 
     def next_entry(self) -> Entry:
         return Entry(
@@ -135,14 +147,12 @@ async def _run(urls: Mapping[str, str], rounds: int, seconds: float) -> Runs:
 
 @asynccontextmanager
 async def _ledger(url: str) -> AsyncIterator[Ledger]:
-    store = Store(url)
+    store = CountingStore(url)
     async with store.begin() as session:
         org = await create_org(session, "bench")
     charges = Charges(store, Funds(store, cache_seconds=2))
-    ledger = Ledger(charges, org.id)
-    event.listen(Engine, "commit", ledger.count_commit)
     try:
-        yield ledger
+        yield Ledger(charges, org.id, store)
     finally:
         await charges.settle()
         await store.close()

@@ -1,7 +1,7 @@
 """Charges that outlive whoever caused them: a hung-up client, a database that is away for a minute."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 
@@ -20,6 +20,11 @@ GIVE_UP_SECONDS = 120.0
 MAX_BATCH = 1000  # a PostgreSQL statement takes 32,767 parameters
 
 
+def _tell(committed: asyncio.Future[None]) -> None:
+    if not committed.done():
+        committed.set_result(None)
+
+
 def is_passing(error: BaseException) -> bool:
     """Whether it may be over when the database is back."""
     is_final = isinstance(error, IntegrityError | DataError)
@@ -32,17 +37,21 @@ class Charges:
     def __init__(self, store: Store, funds: Funds) -> None:
         self._store = store
         self._funds = funds
-        self._waiting: list[tuple[Entry, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[Entry, Callable[[], object]]] = []
         self._writing: asyncio.Task[None] | None = None
 
     async def record(self, entry: Entry) -> None:
         """Returns when the entry is committed; if the caller is cancelled meanwhile, it is committed all the same."""
         committed = asyncio.get_running_loop().create_future()
-        self._waiting.append((entry, committed))
+        self.submit(entry, partial(_tell, committed))
+        await committed
+
+    def submit(self, entry: Entry, then: Callable[[], object]) -> None:
+        """`then` is called when the entry is committed."""
+        self._waiting.append((entry, then))
         self._funds.spend(entry.org_id, -entry.amount_micros)
         if self._writing is None:
             self._writing = asyncio.create_task(self._write())
-        await committed
 
     async def settle(self) -> None:
         if self._writing:
@@ -53,9 +62,8 @@ class Charges:
         while self._waiting:
             batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
             await self._commit([entry for entry, _ in batch])
-            for _, committed in batch:
-                if not committed.done():
-                    committed.set_result(None)
+            for _, then in batch:
+                then()
         self._writing = None
 
     async def _commit(self, entries: Sequence[Entry]) -> None:
@@ -76,6 +84,6 @@ class Charges:
                 retry=passing, stop=stop_after_delay(GIVE_UP_SECONDS), wait=wait_exponential(max=5)
             ):
                 with attempt:
-                    await self._store.write(partial(append_all, entries=entries))
+                    await append_all(self._store, entries)
         except RetryError as error:
             log.error("charges could not be written", entries=[asdict(entry) for entry in entries], exc_info=error)

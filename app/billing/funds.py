@@ -24,12 +24,17 @@ class Funds:
         self._cache_seconds = cache_seconds
         self._known: dict[str, _Balance] = {}
 
+    def are_known(self, org_id: str) -> bool:
+        """Whether there is something left as of a moment ago."""
+        known = self._known.get(org_id)
+        return known is not None and known.micros > 0 and time.monotonic() - known.asked_at < known.good_seconds
+
     async def require(self, org_id: str) -> None:
         """Raises InsufficientFunds unless there is something left to spend; only the ledger itself says no."""
+        if self.are_known(org_id):
+            return
         now, known = time.monotonic(), self._known.get(org_id)
         if known and known.micros > 0:
-            if now - known.asked_at < known.good_seconds:
-                return
             known.asked_at = now  # the others go on with what is known while one asks
         async with self._store.read() as session:
             micros = await balance_micros(session, org_id)

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import APIError
 from app.ids import new_id
-from app.store.session import insert_if_absent
+from app.store.session import Store, insert_if_absent
 from app.store.tables import LedgerEntry
 
 Kind = Literal["credit", "inference", "training", "warmup"]
@@ -55,9 +55,12 @@ async def append(session: AsyncSession, entry: Entry) -> None:
     await session.execute(insert_if_absent(session, LedgerEntry).values(_row(entry)))
 
 
-def append_all(connection: Connection, entries: Sequence[Entry]) -> None:
-    """Many requests' charges in one statement."""
-    connection.execute(insert_if_absent(connection, LedgerEntry), [_row(entry) for entry in entries])
+async def append_all(store: Store, entries: Sequence[Entry]) -> None:
+    """Many requests' charges in one commit, which has been made when this returns."""
+    first, now = new_id("led"), time.time()
+    await store.insert(
+        LedgerEntry, [{"id": f"{first}-{n}", "created_at": now, **vars(entry)} for n, entry in enumerate(entries)]
+    )
 
 
 def _row(entry: Entry) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from app.engines.answer import EngineAnswer
 from app.engines.connection import OK, ConnectionBroken, EngineConnection
 
 CONNECT_SECONDS = 5.0
@@ -20,6 +21,7 @@ class EngineClient:
     def __init__(self, socket: Path) -> None:
         self._socket = str(socket)
         self._idle: list[EngineConnection] = []
+        self._opening: set[asyncio.Task[None]] = set()
 
     def close(self) -> None:
         """Nothing is in flight any more: the engine has ended."""
@@ -62,61 +64,70 @@ class EngineClient:
         return text[:1000]
 
     @asynccontextmanager
-    async def chat(self, body: Mapping[str, Any], *, silence_seconds: float) -> AsyncIterator[EngineConnection]:
+    async def chat(self, body: Mapping[str, Any], *, silence_seconds: float) -> AsyncIterator[EngineAnswer]:
         """The engine's answer to a chat completion, to be read by the caller; leaving the block early ends it.
 
         Raises ConnectionBroken, EngineSilent.
         """
-        async with self._request(
-            _post("/v1/chat/completions", orjson.dumps(body)), silence_seconds=silence_seconds
-        ) as answer:
+        async with self._request(chat_request(body), silence_seconds=silence_seconds) as answer:
             yield answer
 
-    @asynccontextmanager
-    async def _request(self, request: bytes, *, silence_seconds: float) -> AsyncIterator[EngineConnection]:
-        connection = await self._ask(request, silence_seconds)
-        try:
-            yield connection
-        finally:
-            self._give_back(connection)
+    def take(self) -> tuple[EngineConnection, bool]:
+        """A connection to be given back, and whether it was kept: the engine may be closing it at this very moment."""
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_reusable:
+                return connection, True
+        connection = EngineConnection()
+        opening = asyncio.get_running_loop().create_task(self._open(connection))
+        self._opening.add(opening)
+        opening.add_done_callback(self._opening.discard)
+        return connection, False
 
-    async def _ask(self, request: bytes, silence_seconds: float) -> EngineConnection:
-        """On a kept connection if there is one. The engine may be closing it at this very moment: then on the next."""
+    def give_back(self, connection: EngineConnection) -> None:
+        """One whose answer is not at its end is closed, which ends the generation."""
+        if connection.is_reusable:
+            self._idle.append(connection)
+        else:
+            connection.abort()
+
+    @asynccontextmanager
+    async def _request(self, request: bytes, *, silence_seconds: float) -> AsyncIterator[EngineAnswer]:
+        connection, answer = await self._ask(request, silence_seconds)
+        try:
+            yield answer
+        finally:
+            self.give_back(connection)
+
+    async def _ask(self, request: bytes, silence_seconds: float) -> tuple[EngineConnection, EngineAnswer]:
+        """On a kept connection if there is one; on the next if it was just being closed."""
         while True:
-            kept = self._take()
-            connection = kept or await self._connect()
+            connection, was_kept = self.take()
+            answer = EngineAnswer(connection)
+            connection.ask(request, answer, silence_seconds=silence_seconds)
             try:
-                await connection.ask(request, silence_seconds=silence_seconds)
+                await answer.begun()
             except ConnectionBroken:
-                if not kept:
+                if not was_kept:
                     raise
             except BaseException:
                 connection.abort()
                 raise
             else:
-                return connection
+                return connection, answer
 
-    def _take(self) -> EngineConnection | None:
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.is_reusable:
-                return connection
-        return None
-
-    async def _connect(self) -> EngineConnection:
+    async def _open(self, connection: EngineConnection) -> None:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                _, connection = await loop.create_unix_connection(EngineConnection, self._socket)
+                await loop.create_unix_connection(lambda: connection, self._socket)
         except OSError as error:
-            raise ConnectionBroken(f"no connection: {error!r}") from error
-        return connection
+            connection.fail(ConnectionBroken(f"no connection: {error!r}"))
 
-    def _give_back(self, connection: EngineConnection) -> None:
-        if connection.is_reusable:
-            self._idle.append(connection)
-        else:
-            connection.abort()
+
+def chat_request(body: Mapping[str, Any]) -> bytes:
+    """A chat completion's request, as it goes over the wire."""
+    return _post("/v1/chat/completions", orjson.dumps(body))
 
 
 def _get(path: str) -> bytes:

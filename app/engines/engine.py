@@ -105,6 +105,13 @@ class Engine:
     def is_ready(self) -> bool:
         return self.state is State.READY
 
+    def serves(self, adapter: AdapterRef | None) -> bool:
+        """Whether it could answer at this moment."""
+        if adapter is None or not self.is_ready:
+            return self.is_ready
+        load = self._loads.get(adapter.id)
+        return load is not None and load.done() and not _has_failed(load)
+
     @property
     def socket(self) -> Path:
         return self._storage.engines / f"{self.id[-12:]}.sock"
@@ -152,7 +159,7 @@ class Engine:
     async def ensure_adapter(self, adapter: AdapterRef) -> None:
         """Load it unless this process has it. One load serves all who wait. Raises AdapterRefused."""
         load = self._loads.get(adapter.id)
-        if load is None or (load.done() and (load.cancelled() or load.exception())):
+        if load is None or _has_failed(load):
             load = self._loads[adapter.id] = asyncio.create_task(self._load(adapter))
         await asyncio.shield(load)
 
@@ -257,6 +264,10 @@ class Engine:
         if refusal:
             log.error("adapter refused", model=self.model.id, adapter=adapter.id, reason=refusal)
             raise AdapterRefused("The engine could not load this fine-tuned model; try again.")
+
+
+def _has_failed(load: asyncio.Task[None]) -> bool:
+    return load.done() and (load.cancelled() or load.exception() is not None)
 
 
 def _rotate(path: Path, keep: int = 3) -> None:

@@ -75,8 +75,19 @@ class EnginePool:
                 await engine.ensure_adapter(target.adapter)
             yield engine
         finally:
-            engine.in_flight -= 1
-            engine.last_used = time.monotonic()
+            self.release(engine)
+
+    def lease_now(self, target: Target) -> Engine | None:
+        """What `lease` would give without any waiting, to be given back by `release`; None where it would wait."""
+        engine = self._engines.get(EngineKey(target.model.id, target.gpu))
+        if self._draining or engine is None or not engine.serves(target.adapter):
+            return None
+        engine.in_flight += 1
+        return engine
+
+    def release(self, engine: Engine) -> None:
+        engine.in_flight -= 1
+        engine.last_used = time.monotonic()
 
     async def sweep(self) -> None:
         """Before the first request: end the engines that a killed gateway left, and free their devices."""

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
-from cachetools import TTLCache
+from starlette.datastructures import QueryParams, State
 from starlette.requests import Request
+from starlette.types import Scope
 
 from app import sse
 from app.billing.funds import Funds
@@ -15,11 +16,11 @@ from app.devices.inventory import Device, as_choices
 from app.errors import BadRequest
 from app.inference.bounds import walk
 from app.inference.relay import Relay
+from app.remembered import Remembered
 from app.settings import Settings
 from app.store.session import Store
 
 MAX_DEPTH = 100  # what writes a body again goes no deeper than 254
-MAX_KNOWN = 10_000
 
 
 class Admissions:
@@ -33,20 +34,25 @@ class Admissions:
         self._gpu_fallback = settings.gpu_fallback
         self._store = store
         self._funds = funds
-        self._known: TTLCache[tuple[str, str, str | None], Target] = TTLCache(MAX_KNOWN, settings.key_cache_seconds)
+        self._known: Remembered[tuple[str, str, str | None], Target] = Remembered(settings.key_cache_seconds)
 
     async def admit(self, org_id: str, model: str, gpu: str | None) -> Target:
         """Raises InsufficientFunds, UnknownModel, WrongGpu."""
         key = (org_id, model, gpu)
-        target = self._known.get(key)
+        target = self._known.find(key)
         if target is None:
-            target = self._known[key] = await self._resolve(org_id, model, gpu)
+            target = await self._resolve(org_id, model, gpu)
+            self._known.add(key, target)
         await self._funds.require(org_id)
         return target
 
+    def find_known(self, org_id: str, model: str, gpu: str | None) -> Target | None:
+        """What `admit` said a moment ago, if it would say so again."""
+        return self._known.find((org_id, model, gpu)) if self._funds.are_known(org_id) else None
+
     def forget(self) -> None:
         """A model has been deleted."""
-        self._known.clear()
+        self._known.forget()
 
     async def _resolve(self, org_id: str, model: str, gpu: str | None) -> Target:
         async with self._store.read() as session:
@@ -56,7 +62,14 @@ class Admissions:
 
 async def read_json(request: Request) -> dict[str, Any]:
     """The body as a JSON object; `?stream=true` is a field of it too. Raises BadRequest."""
-    raw = await request.body()
+    body = parse_json(await request.body())
+    if request.scope["query_string"] and sse.is_asked_in_query(request):
+        body["stream"] = True
+    return body
+
+
+def parse_json(raw: bytes) -> dict[str, Any]:
+    """Raises BadRequest."""
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -66,8 +79,6 @@ async def read_json(request: Request) -> dict[str, Any]:
     # Few bodies have brackets enough to be worth the walk.
     if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and any(depth > MAX_DEPTH for _, depth in walk(body)):
         raise BadRequest(f"The body is nested more than {MAX_DEPTH} deep.")
-    if request.scope["query_string"] and sse.is_asked_in_query(request):
-        body["stream"] = True
     return body
 
 
@@ -77,19 +88,20 @@ async def admit(request: Request, org_id: str, model: str, gpu: str | None) -> T
     return await admissions.admit(org_id, model, gpu)
 
 
-def wanted_gpu(request: Request, body: Mapping[str, Any]) -> str | None:
+def wanted_gpu(scope: Scope, body: Mapping[str, Any]) -> str | None:
     """The four ways of asking for a GPU, most telling first."""
-    asked = body.get("gpu_preference") or _in_headers(request)
-    if not asked and request.scope["query_string"]:
-        asked = request.query_params.get("gpu")
+    asked = body.get("gpu_preference") or header_of(scope, b"x-gpu-preference")
+    if not asked and scope["query_string"]:
+        asked = QueryParams(scope["query_string"]).get("gpu")
     if not asked and "extra_headers" in body:
         asked = _in_literal_headers(body["extra_headers"])
     return str(asked) if asked else None
 
 
-def _in_headers(request: Request) -> str | None:
-    for name, value in request.scope["headers"]:
-        if name == b"x-gpu-preference":
+def header_of(scope: Scope, name: bytes) -> str | None:
+    """The first one of that name (lower case)."""
+    for key, value in scope["headers"]:
+        if key == name:
             return str(value, "latin-1")
     return None
 
@@ -99,6 +111,6 @@ def _in_literal_headers(literal: Any) -> Any:
     return inner.get("x-gpu-preference")
 
 
-def relay_for(request: Request, target: Target, org_id: str) -> Relay:
-    state = request.app.state
-    return Relay(state.settings, state.pool, state.charges, target, org_id, request.state.request_id)
+def relay_for(state: State, target: Target, org_id: str, request_id: str) -> Relay:
+    """`state`: the application's."""
+    return Relay(state.settings, state.pool, state.charges, target, org_id, request_id)

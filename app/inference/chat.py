@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import orjson
 from fastapi import APIRouter, Request, Response
 from pydantic import ValidationError
 from starlette.types import Receive, Scope, Send
@@ -11,16 +10,14 @@ from app import sse
 from app.error_handlers import HANDLED, as_api_error, validation_error
 from app.inference.admission import admit, read_json, relay_for, wanted_gpu
 from app.inference.bounds import check_messages, check_schema, check_takes_tools, check_tools
-from app.inference.chat_request import ChatRequest, engine_body
-from app.inference.chunks import ChunkRewriter
+from app.inference.chat_answer import chat_answer
+from app.inference.chat_request import ChatRequest
 from app.inference.relay import Relay
 from app.inference.sending import EventStream, until_disconnect
 from app.orgs.auth import get_current_org
 from app.plain_route import PlainRoute
 
 router = APIRouter(tags=["inference"], route_class=PlainRoute)
-
-KEPT_NULLS = frozenset({"content", "refusal", "logprobs", "finish_reason"})
 
 
 @router.post(
@@ -38,9 +35,9 @@ async def create_chat_completion(request: Request) -> Response:
     org_id = get_current_org(request)
     body = await read_json(request)
     asked = parse(body)
-    target = await admit(request, org_id, asked.model, wanted_gpu(request, body))
+    target = await admit(request, org_id, asked.model, wanted_gpu(request.scope, body))
     check_takes_tools(target.model, asked.tools, asked.tool_choice)
-    return ChatResponse(relay_for(request, target, org_id), asked)
+    return ChatResponse(relay_for(request.app.state, target, org_id, request.state.request_id), asked)
 
 
 def parse(body: dict[str, Any]) -> ChatRequest:
@@ -63,23 +60,20 @@ class ChatResponse(Response):
         super().__init__()
         self._relay = relay
         self._asked = asked
+        self._body = relay.body(asked)
+        self._answer = chat_answer(asked, relay.target)
         self._gpu = str(relay.target.gpu)
-        self._body = engine_body(
-            asked,
-            engine_name=relay.target.engine_name,
-            org_id=relay.org_id,
-            context_length=relay.target.model.context_length,
-        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         work = self._stream(send) if self._asked.streams else self._whole(scope, receive, send)
         await until_disconnect(receive, work)
 
     async def _whole(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = await self._relay.read(self._body)
-        body = orjson.dumps(completion(answer, model=self._asked.model, gpu=self._gpu))
+        async with self._relay.stream(self._body, self._answer) as pieces:
+            async for piece in pieces:
+                self._answer.feed(piece)
         headers = {"x-gpu-type": self._gpu}
-        await Response(body, media_type="application/json", headers=headers)(scope, receive, send)
+        await Response(self._answer.last(), media_type="application/json", headers=headers)(scope, receive, send)
 
     async def _stream(self, send: Send) -> None:
         stream = EventStream(send, [(b"x-gpu-type", self._gpu.encode())])
@@ -91,29 +85,9 @@ class ChatResponse(Response):
             await stream.end(sse.encode(as_api_error(error).body()))
 
     async def _pass_on(self, stream: EventStream) -> None:
-        rewriter = ChunkRewriter(
-            engine_name=self._relay.target.engine_name,
-            client_name=self._asked.model,
-            n=self._asked.n or 1,
-            keeps_final_usage=self._asked.wants_usage,
-        )
         with stream.kept_alive(self._relay.settings.keep_alive_seconds):
-            async with self._relay.stream(self._body, rewriter) as pieces:
+            async with self._relay.stream(self._body, self._answer) as pieces:
                 async for piece in pieces:
-                    if events := rewriter.feed(piece):
+                    if events := self._answer.feed(piece):
                         await stream.write(events)
-        await stream.end(sse.DONE)
-
-
-def completion(answer: dict[str, Any], *, model: str, gpu: str) -> dict[str, Any]:
-    """The engine's answer under the name the client used, without the nulls that OpenAI's API does not send."""
-    choices = [{**_without_nulls(choice), "message": _without_nulls(choice["message"])} for choice in answer["choices"]]
-    return {**_without_nulls(answer), "model": model, "choices": choices, "selected_gpu": gpu}
-
-
-def _without_nulls(part: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: value
-        for key, value in part.items()
-        if key in KEPT_NULLS or not (value is None or (key == "tool_calls" and not value))
-    }
+        await stream.end(self._answer.last())

@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from app.inference.bounds import FUNCTION_NAME, MAX_MESSAGES, MAX_TOOLS, check_tool_choice
 from app.inference.schema_for_engine import for_engine
 
+# An answer that nobody reads as it comes need not come token by token: that costs the engine a good part of its time.
+INTERVAL, WHOLE_INTERVAL = "stream_interval", 16
+
 TEMPLATE_KEYS = frozenset({"enable_thinking", "thinking", "reasoning_effort", "thinking_budget"})
 
 NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
@@ -104,7 +107,8 @@ class ChatRequest(EngineFields):
 
 def engine_body(asked: ChatRequest, *, engine_name: str, org_id: str, context_length: int) -> dict[str, Any]:
     """What the engine is sent: the allowed fields, its own name for the model, usage in every chunk."""
-    body = {name: value for name, value in vars(asked).items() if name in FORWARDED and value is not None}
+    given = asked.model_fields_set & FORWARDED
+    body = {name: value for name in given if (value := getattr(asked, name)) is not None}
     body["model"] = engine_name
     body["messages"] = [_with_a_role_of_templates(message) for message in asked.messages]
     if asked.tools:
@@ -121,6 +125,8 @@ def engine_body(asked: ChatRequest, *, engine_name: str, org_id: str, context_le
     body.pop("chat_template_kwargs", None)
     if kwargs:
         body["chat_template_kwargs"] = kwargs
+    if not (asked.streams or asked.tools):  # calls are parsed from single tokens
+        body[INTERVAL] = WHOLE_INTERVAL
     body["stream"] = True
     body["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
     return body

@@ -98,12 +98,12 @@ class ChunkReader:
 
     def __init__(self) -> None:
         self._rest = b""
-        self._usages: dict[int | None, Usage] = {}
+        self._counts: dict[int | None, Mapping[str, Any]] = {}
         self.is_done = False
 
     @property
     def usage(self) -> Usage:
-        return total_usage(self._usages)
+        return total_usage({index: usage_of(counts) for index, counts in self._counts.items()})
 
     def feed(self, data: bytes) -> list[dict[str, Any]]:
         """The chunks that are complete now. Raises EngineError."""
@@ -120,7 +120,7 @@ class ChunkReader:
         chunk: dict[str, Any] = orjson.loads(event[len(DATA) :])
         if chunk.get("usage"):
             index = chunk["choices"][0]["index"] if chunk["choices"] else None
-            self._usages[index] = usage_of(chunk["usage"])
+            self._counts[index] = chunk["usage"]
         return chunk
 
 

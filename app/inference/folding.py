@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-TEXTS = ("content", "reasoning", "reasoning_content", "refusal")
+TEXTS = frozenset({"content", "reasoning", "reasoning_content", "refusal"})
 
 
 @dataclass
@@ -19,12 +19,12 @@ class _Choice:
     finish_reason: str | None = None
 
     def add(self, choice: Mapping[str, Any]) -> None:
-        delta = choice["delta"]
-        for name in TEXTS:
-            if delta.get(name):
-                self.texts.setdefault(name, []).append(delta[name])
-        for call in delta.get("tool_calls") or ():
-            self._add_call(call)
+        for name, piece in choice["delta"].items():
+            if piece and name in TEXTS:
+                self.texts.setdefault(name, []).append(piece)
+            elif piece and name == "tool_calls":
+                for call in piece:
+                    self._add_call(call)
         if choice.get("logprobs"):
             self.logprobs = (self.logprobs or []) + (choice["logprobs"].get("content") or [])
         self.finish_reason = choice.get("finish_reason") or self.finish_reason
@@ -54,7 +54,10 @@ class Folding:
         self._usage: Mapping[str, Any] | None = None
 
     def feed(self, chunk: Mapping[str, Any]) -> None:
-        self._head |= {k: v for k, v in chunk.items() if k in ("id", "created", "model", "system_fingerprint") and v}
+        if not self._head:
+            self._head = {name: chunk[name] for name in ("id", "created", "model") if name in chunk}
+        if chunk.get("system_fingerprint"):
+            self._head["system_fingerprint"] = chunk["system_fingerprint"]
         self._usage = chunk.get("usage") or self._usage
         for choice in chunk["choices"]:
             self._choices.setdefault(choice["index"], _Choice()).add(choice)

@@ -1,35 +1,26 @@
 """The way to an engine and back: a lease, the engine's bytes as they come, and in every case the charge."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
-
-import orjson
-import structlog
 
 from app.billing.charges import Charges
 from app.billing.ledger import Entry
 from app.billing.prices import Usage, inference_micros
 from app.catalog.resolve import Target
-from app.engines.connection import OK, ConnectionBroken, EngineConnection, EngineSilent
+from app.engines.answer import EngineAnswer
+from app.engines.connection import OK, ConnectionBroken, EngineSilent
 from app.engines.engine import Engine
 from app.engines.pool import EnginePool
-from app.errors import APIError, BadRequest, Unavailable
+from app.inference.chat_request import INTERVAL, ChatRequest, engine_body
 from app.inference.chunks import ChunkReader, EngineError
+from app.inference.engine_errors import EngineLost, broken_off, lost, refusal, refused_in_stream
 from app.inference.folding import Folding
 from app.settings import Settings
 
-log = structlog.get_logger()
-
-MAX_ERROR_CHARS = 1000
-
-
-class EngineLost(Unavailable):
-    """The engine failed while it worked on the request; nothing is charged."""
-
-    code = "engine_error"
-    headers = {"Retry-After": "2"}
+LAST_WORD_SECONDS = 1.0
 
 
 class Meter(Protocol):
@@ -41,8 +32,10 @@ class Meter(Protocol):
     @property
     def is_done(self) -> bool: ...
 
+    def feed(self, data: bytes) -> object: ...
 
-@dataclass(frozen=True)
+
+@dataclass(slots=True)
 class Relay:
     """What one request needs of the gateway."""
 
@@ -62,6 +55,15 @@ class Relay:
                     folding.feed(chunk)
         return folding.completion
 
+    def body(self, asked: ChatRequest) -> dict[str, Any]:
+        """What the engine is sent."""
+        return engine_body(
+            asked,
+            engine_name=self.target.engine_name,
+            org_id=self.org_id,
+            context_length=self.target.model.context_length,
+        )
+
     @asynccontextmanager
     async def stream(self, body: Mapping[str, Any], meter: Meter) -> AsyncIterator[AsyncIterator[bytes]]:
         """The answer's bytes as they come; leaving the block ends the generation. However the block ends, what `meter`
@@ -71,41 +73,51 @@ class Relay:
         """
         try:
             async with self.pool.lease(self.target) as engine, self._ask(engine, body) as answer:
-                yield self._pieces(engine, answer)
+                try:
+                    yield self._pieces(engine, answer)
+                except asyncio.CancelledError:
+                    await self._hear_out(answer, meter, LAST_WORD_SECONDS if INTERVAL in body else 0)
+                    raise
             if not meter.is_done:
-                raise EngineLost("The engine's answer broke off; try again.")
+                raise broken_off()
         except EngineLost:
             raise
         except EngineError as error:
-            raise refusal(_status_of(error.body), error.body) from error
-        except EngineSilent as error:
-            raise EngineLost(f"The engine of {self.target.model.id} has been {error}.") from error
-        except ConnectionBroken as error:
-            log.warning("engine lost", model=self.target.model.id, error=repr(error)[:300])
-            raise EngineLost(f"The engine of {self.target.model.id} stopped while it worked; try again.") from error
+            raise refused_in_stream(error) from error
+        except (ConnectionBroken, EngineSilent) as error:
+            raise lost(self.target, error) from error
         except BaseException:  # the client left: what was generated for it is charged
             await self.charge(meter.usage)
             raise
         await self.charge(meter.usage)
 
+    async def _hear_out(self, answer: EngineAnswer, meter: Meter, seconds: float) -> None:
+        """What has come and was not read yet; from an engine that tells of its tokens some at a time, what comes."""
+        with suppress(EngineError, OSError):
+            async with asyncio.timeout(seconds):
+                meter.feed(await answer.read())
+
     @asynccontextmanager
-    async def _ask(self, engine: Engine, body: Mapping[str, Any]) -> AsyncIterator[EngineConnection]:
+    async def _ask(self, engine: Engine, body: Mapping[str, Any]) -> AsyncIterator[EngineAnswer]:
         async with engine.client.chat(body, silence_seconds=self.settings.stream_silence_seconds) as answer:
             if answer.status != OK:
                 raise refusal(answer.status, await answer.read_all())
             yield answer
 
-    async def _pieces(self, engine: Engine, answer: EngineConnection) -> AsyncIterator[bytes]:
+    async def _pieces(self, engine: Engine, answer: EngineAnswer) -> AsyncIterator[bytes]:
         while piece := await answer.read():
             engine.heard()
             yield piece
 
     async def charge(self, usage: Usage) -> None:
         """Committed when this returns; a repeat for the same request changes nothing."""
-        if usage == Usage():
-            return
+        if usage != Usage():
+            await self.charges.record(self.entry(usage))
+
+    def entry(self, usage: Usage) -> Entry:
+        """What `usage` costs, under the request's id."""
         prices = self.target.model.dollars_per_million_tokens
-        entry = Entry(
+        return Entry(
             org_id=self.org_id,
             source=f"request:{self.request_id}",
             kind="inference",
@@ -116,29 +128,3 @@ class Relay:
             cached_tokens=usage.cached_tokens,
             completion_tokens=usage.completion_tokens,
         )
-        await self.charges.record(entry)
-
-
-def refusal(status: int, body: bytes) -> APIError:
-    """The engine's own error, in our words: short, and with a code that clients know."""
-    try:
-        error = orjson.loads(body)["error"]
-        message = str(error["message"])[:MAX_ERROR_CHARS]
-        param = error.get("param")
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        message, param = "The engine refused the request.", None
-    if status in (400, 422):
-        too_long = "context length" in message or "max_model_len" in message
-        return BadRequest(
-            message, param=str(param) if param else None, code="context_length_exceeded" if too_long else None
-        )
-    log.warning("engine error", status=status, message=message)
-    return EngineLost("The engine could not answer this request; try again.")
-
-
-def _status_of(body: bytes) -> int:
-    """Inside a stream, the engine tells the status in the error itself."""
-    try:
-        return int(orjson.loads(body)["error"]["code"])
-    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
-        return 500

@@ -65,7 +65,7 @@ async def create_response(
     """OpenAI's Responses: string or items in, items out; `previous_response_id` goes on with a conversation."""
     body = await read_json(request)
     asked = parse(body)
-    target = await admit(request, org_id, asked.model, wanted_gpu(request, body))
+    target = await admit(request, org_id, asked.model, wanted_gpu(request.scope, body))
     async with store.read() as session:
         earlier = await find_claimed(session, org_id, idempotency_key, body)
         if earlier:
@@ -73,7 +73,13 @@ async def create_response(
         conversation = await stored.history(session, org_id, asked.previous_response_id)
     chat = parse_chat({**to_chat(asked, conversation), "stream": streams_from_engine(asked)})
     check_takes_tools(target.model, chat.tools, chat.tool_choice)
-    return Exchange(relay_for(request, target, org_id), store, asked, chat, (idempotency_key, body))
+    return Exchange(
+        relay_for(request.app.state, target, org_id, request.state.request_id),
+        store,
+        asked,
+        chat,
+        (idempotency_key, body),
+    )
 
 
 def parse(body: dict[str, Any]) -> ResponseCreate:

@@ -6,11 +6,11 @@ import secrets
 import time
 from dataclasses import dataclass
 
-from cachetools import TTLCache
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.ids import new_id
+from app.remembered import Remembered
 from app.store.session import Store
 from app.store.tables import ApiKey, Org
 
@@ -44,15 +44,21 @@ class KeyRing:
 
     def __init__(self, store: Store, *, cache_seconds: float) -> None:
         self._store = store
-        self._cache: TTLCache[str, CurrentKey] = TTLCache(maxsize=10_000, ttl=cache_seconds)
+        self._known: Remembered[str, CurrentKey] = Remembered(cache_seconds)
 
     async def authenticate(self, key: str) -> CurrentKey | None:
         """None for a key that is unknown, revoked or expired."""
         key_hash = hash_key(key)
-        known = self._cache.get(key_hash) or await self._look_up(key_hash)
-        if known:
-            self._cache.setdefault(key_hash, known)
-        return known
+        if known := self._known.find(key_hash):
+            return known
+        found = await self._look_up(key_hash)
+        if found:
+            self._known.add(key_hash, found)
+        return found
+
+    def find_known(self, key: str) -> CurrentKey | None:
+        """One that was authenticated a moment ago."""
+        return self._known.find(hash_key(key))
 
     async def _look_up(self, key_hash: str) -> CurrentKey | None:
         async with self._store.read() as session:

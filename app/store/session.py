@@ -1,24 +1,25 @@
 """Store: the database, and how a transaction on it begins and ends."""
 
-from collections.abc import AsyncIterator, Callable
+import sqlite3
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from sqlite3 import OperationalError
+from functools import partial
 from typing import Any
 
-import anyio
 import orjson
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_random
 
 from app.store.base import Base
+from app.store.inserter import Rows, SqliteInserter
 
 
 class Store:
     """One database. `begin()` for what writes, `read()` for what only looks; nothing else opens a session.
 
-    `write()` is for the few statements that the hot path is made of.
+    `insert()` is for the rows that the hot path leaves behind.
     """
 
     def __init__(self, url: str) -> None:
@@ -28,12 +29,11 @@ class Store:
         else:
             options |= {"pool_pre_ping": True, "pool_size": 10, "max_overflow": 20}
         self.engine = create_async_engine(url, **options)
-        self._threaded: Engine | None = None
+        self._inserter: SqliteInserter | None = None
         if self.engine.dialect.name == "sqlite":
-            self._threaded = create_engine(self.engine.url.set(drivername="sqlite"), **options)
-            for engine in (self.engine.sync_engine, self._threaded):
-                event.listen(engine, "connect", _configure_sqlite)
-                event.listen(engine, "begin", _begin_sqlite)
+            event.listen(self.engine.sync_engine, "connect", _configure_sqlite)
+            event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
+            self._inserter = SqliteInserter(partial(_connect_sqlite, self.engine.url.database or ":memory:"))
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
         reader = self.engine.execution_options(read_only=True)
         self._readers = async_sessionmaker(reader, expire_on_commit=False)
@@ -48,39 +48,35 @@ class Store:
         async with self._readers() as session:
             yield session
 
-    async def write(self, work: Callable[[Connection], None]) -> None:
-        """Run `work` in a transaction that commits at its end.
-
-        SQLite's async driver crosses to its thread and back for each statement; here the whole transaction does once,
-        at a quarter of the cost (see bench/charges.py). Once begun it is gone through with, cancelled or not.
-        """
-        if self._threaded:
-            await anyio.to_thread.run_sync(_transact, self._threaded, work)
+    async def insert(self, table: type[Base], rows: Rows) -> None:
+        """Insert the rows of plain values that are not there yet; committed, all together, when it returns."""
+        if self._inserter:
+            await self._inserter.insert(table, rows)
         else:
             async with self.engine.begin() as connection:
-                await connection.run_sync(work)
+                await connection.execute(postgresql.insert(table).on_conflict_do_nothing(), rows)
 
     async def close(self) -> None:
-        if self._threaded:
-            self._threaded.dispose()
+        if self._inserter:
+            await self._inserter.close()
         await self.engine.dispose()
 
 
-def _transact(engine: Engine, work: Callable[[Connection], None]) -> None:
-    with engine.begin() as connection:
-        work(connection)
-
-
-def insert_if_absent(session: AsyncSession | Connection, table: type[Base]) -> postgresql.Insert | sqlite.Insert:
+def insert_if_absent(session: AsyncSession, table: type[Base]) -> postgresql.Insert | sqlite.Insert:
     """An INSERT that does nothing where a unique constraint says the row is there already."""
-    dialect = session.dialect if isinstance(session, Connection) else session.get_bind().dialect
-    if dialect.name == "postgresql":
+    if session.get_bind().dialect.name == "postgresql":
         return postgresql.insert(table).on_conflict_do_nothing()
     return sqlite.insert(table).on_conflict_do_nothing()
 
 
 def dump_json(value: Any) -> str:
     return orjson.dumps(value).decode()
+
+
+def _connect_sqlite(path: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    _configure_sqlite(connection, None)
+    return connection
 
 
 def _configure_sqlite(connection: Any, record: Any) -> None:
@@ -91,7 +87,7 @@ def _configure_sqlite(connection: Any, record: Any) -> None:
     cursor.close()
 
 
-@retry(retry=retry_if_exception_type(OperationalError), stop=stop_after_delay(30), wait=wait_random(0, 0.05))
+@retry(retry=retry_if_exception_type(sqlite3.OperationalError), stop=stop_after_delay(30), wait=wait_random(0, 0.05))
 def _use_wal(cursor: Any) -> None:
     """Those who make a new file together get in each other's way, and SQLite does not let them wait in turn."""
     cursor.execute("PRAGMA busy_timeout=100")

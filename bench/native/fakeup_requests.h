@@ -46,6 +46,8 @@ static int answer_chat(connection *c, const char *body, const char *end) {
   if (!find_true(body, end, "\"stream\"")) return answer_whole(c);
   c->with_usage = find_true(body, end, "\"include_usage\"");
   c->with_usage_in_each = c->with_usage && find_true(body, end, "\"continuous_usage_stats\"");
+  long interval = find_number(body, end, "\"stream_interval\"", 1);
+  c->interval = interval < 1 ? 1 : interval > MAX_INTERVAL ? MAX_INTERVAL : (int)interval;
   if (write_out(c, STREAM_HEAD, sizeof STREAM_HEAD - 1) < 0) return -1;
   stream_begin(c, (uint64_t)find_number(body, end, "\"seed\"", 0));
   return 0;

@@ -19,6 +19,7 @@ enum {
   MAX_INPUT_BYTES = 16 << 20,
   MAX_TOKENS = 100000,
   DEFAULT_TOKENS = 16,
+  MAX_INTERVAL = 256,
   PROMPT_TOKENS = 16,
   STAMP_DIGITS = 15,
   CHUNK_HEAD_BYTES = 16,
@@ -33,7 +34,7 @@ typedef struct {
   int wants_out, closes_after;
   // the stream that is being answered
   int is_streaming, position; // position: in `streaming`
-  int tokens, tokens_sent, is_begun, with_usage, with_usage_in_each;
+  int tokens, tokens_sent, interval, is_begun, with_usage, with_usage_in_each;
   uint64_t distance_us, due_us;
 } connection;
 
@@ -169,12 +170,16 @@ static int send_role(connection *c) {
   return event_send(c);
 }
 
-static int send_token(connection *c, uint64_t stamp) {
-  int is_last = ++c->tokens_sent == c->tokens;
+// The first token alone, then as many at once as was asked for, as vLLM does.
+static int send_tokens(connection *c, uint64_t stamp) {
+  int left = c->tokens - c->tokens_sent, count = !c->tokens_sent ? 1 : left < c->interval ? left : c->interval;
+  c->tokens_sent += count;
+  int is_last = c->tokens_sent == c->tokens;
   event_begin();
   add_chunk_head();
   add("{\"index\":0,\"delta\":{\"content\":\"@");
   add_stamp(stamp);
+  while (--count) add(" tok");
   add("\"},\"logprobs\":null,\"finish_reason\":");
   add(is_last ? "\"length\",\"stop_reason\":null" : "null");
   add(",\"token_ids\":null}]");
@@ -220,7 +225,7 @@ static void stream_end(connection *c) {
 static int stream_step(connection *c) {
   if (!c->is_begun && send_role(c) < 0) return -1;
   c->is_begun = 1;
-  if (send_token(c, c->distance_us ? c->due_us : now_us()) < 0) return -1;
+  if (send_tokens(c, c->distance_us ? c->due_us : now_us()) < 0) return -1;
   if (c->distance_us) c->due_us = (c->due_us / c->distance_us + 1) * c->distance_us;
   if (c->tokens_sent < c->tokens) return 0;
   if (c->with_usage && send_usage(c) < 0) return -1;

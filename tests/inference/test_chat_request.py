@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from app.inference.chat import completion
 from app.inference.chat_request import ChatRequest, engine_body, template_kwargs
 from app.inference.patterns import of_length
 from tests.inference.schema_tables import closed, string
@@ -105,34 +104,3 @@ def test_a_functions_parameters_are_too_and_without_any_it_takes_none() -> None:
 )
 def test_the_template_gets_known_words_only(fields: dict[str, Any], kwargs: dict[str, Any]) -> None:
     assert template_kwargs(asked(**fields)) == kwargs
-
-
-def test_nulls_that_openai_does_not_send_are_dropped_and_the_others_kept() -> None:
-    choice = {
-        "index": 0,
-        "message": {"role": "assistant", "content": None, "refusal": None, "audio": None, "tool_calls": []},
-        "logprobs": None,
-        "token_ids": None,
-        "finish_reason": "stop",
-    }
-    answer: dict[str, Any] = {
-        "id": "c",
-        "model": "adapter_1",
-        "choices": [choice],
-        "usage": {},
-        "kv_transfer_params": None,
-    }
-    assert completion(answer, model="loam/demo", gpu="CPU") == {
-        "id": "c",
-        "model": "loam/demo",
-        "choices": [
-            {
-                "index": 0,
-                "message": {"role": "assistant", "content": None, "refusal": None},
-                "logprobs": None,
-                "finish_reason": "stop",
-            }
-        ],
-        "usage": {},
-        "selected_gpu": "CPU",
-    }

@@ -1,0 +1,188 @@
+"""One chat completion on its way from a warm engine to its client, by callbacks alone."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+import orjson
+
+from app import sse
+from app.billing.prices import Usage
+from app.engines.connection import OK, ConnectionBroken, EngineSilent
+from app.engines.engine import Engine
+from app.errors import APIError
+from app.inference.chat_answer import ChatAnswer
+from app.inference.chunks import EngineError
+from app.inference.engine_errors import broken_off, lost, refusal, refused_in_stream
+from app.inference.relay import LAST_WORD_SECONDS, Relay
+
+Headers = list[tuple[bytes, bytes]]
+
+JSON = (b"content-type", b"application/json")
+EVENTS: Headers = [(b"content-type", sse.MEDIA_TYPE.encode()), (b"cache-control", b"no-cache")]
+
+
+class Outlet(Protocol):
+    """Where the answer goes. None of it waits."""
+
+    @property
+    def has_begun(self) -> bool: ...
+
+    def whole(self, status: int, headers: Headers, body: bytes) -> None: ...
+
+    def begin(self, status: int, headers: Headers) -> None: ...
+
+    def write(self, data: bytes) -> None: ...
+
+    def end(self, data: bytes) -> None: ...
+
+
+class Passage:
+    """Listens to the engine and writes to the client; however it ends, the engine is given back and all is charged.
+
+    It does what `Relay.stream` does for others, without a task. `streams`: the client reads as it comes.
+    """
+
+    def __init__(self, relay: Relay, engine: Engine, answer: ChatAnswer, *, streams: bool) -> None:
+        """`engine` is leased, and given back here."""
+        self._relay = relay
+        self._engine = engine
+        self._client = engine.client
+        self._connection, self._was_kept = self._client.take()
+        self._answer = answer
+        self._streams = streams
+        self._outlet: Outlet
+        self._headers: Headers
+        self._retry: Callable[[], None]
+        self._status = 0
+        self._refusal = b""
+        self._has_client = True
+        self._is_quiet = True
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, request: bytes, outlet: Outlet, headers: Headers, retry: Callable[[], None]) -> None:
+        """`headers` go with any answer. `retry`: the engine was just closing the connection that we had kept."""
+        self._outlet, self._headers, self._retry = outlet, headers, retry
+        self._connection.ask(request, self, silence_seconds=self._relay.settings.stream_silence_seconds)
+        if self._streams:
+            self._arm(self._relay.settings.keep_alive_seconds, self._keep_alive)
+
+    # the client
+
+    def on_client_gone(self) -> None:
+        """Charged is what was generated; an engine that tells of its tokens some at a time may say one more word."""
+        self._has_client = False
+        if self._streams or self._status != OK:
+            self._leave()
+        else:
+            self._arm(LAST_WORD_SECONDS, self._leave)
+
+    def on_client_slow(self) -> None:
+        self._connection.pause()
+
+    def on_client_ready(self) -> None:
+        self._connection.resume()
+
+    # the engine
+
+    def on_status(self, status: int) -> None:
+        self._status = status
+
+    def on_data(self, data: bytes) -> None:
+        self._engine.heard()
+        if self._status != OK:
+            self._refusal += data
+            return
+        try:
+            events = self._answer.feed(data)
+        except EngineError as error:
+            self._fail(refused_in_stream(error))
+            return
+        if not self._has_client:
+            self._leave()
+        elif events:
+            self._write(events)
+
+    def on_end(self) -> None:
+        if self._status != OK:
+            self._fail(refusal(self._status, self._refusal))
+            return
+        try:
+            is_done = self._answer.is_done
+        except EngineError as error:
+            self._fail(refused_in_stream(error))
+            return
+        if not is_done:
+            self._fail(broken_off())
+            return
+        self._release()
+        self._charge(self._finish)
+
+    def on_failure(self, error: ConnectionBroken | EngineSilent) -> None:
+        is_unheard = self._was_kept and not (self._status or self._outlet.has_begun)
+        if is_unheard and self._has_client and isinstance(error, ConnectionBroken):
+            self._release()
+            self._retry()
+        else:
+            self._fail(lost(self._relay.target, error))
+
+    # ends
+
+    def _finish(self) -> None:
+        if not self._has_client:
+            return
+        if self._streams:
+            self._begin_stream()
+            self._outlet.end(self._answer.last())
+        else:
+            self._outlet.whole(200, [*self._headers, JSON], self._answer.last())
+
+    def _leave(self) -> None:
+        self._release()
+        self._charge(lambda: None)
+
+    def _fail(self, error: APIError) -> None:
+        """Nothing is charged."""
+        self._release()
+        if not self._has_client:
+            return
+        if self._outlet.has_begun:
+            self._outlet.end(sse.encode(error.body()))
+        else:
+            more = [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]
+            self._outlet.whole(error.status_code, [*self._headers, *more, JSON], orjson.dumps(error.body()))
+
+    def _release(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+        self._client.give_back(self._connection)
+        self._relay.pool.release(self._engine)
+
+    def _charge(self, then: Callable[[], None]) -> None:
+        usage = self._answer.usage
+        if usage == Usage():
+            then()
+        else:
+            self._relay.charges.submit(self._relay.entry(usage), then)
+
+    # the stream
+
+    def _write(self, events: bytes) -> None:
+        self._is_quiet = False
+        self._begin_stream()
+        self._outlet.write(events)
+
+    def _begin_stream(self) -> None:
+        if not self._outlet.has_begun:
+            self._outlet.begin(200, [*EVENTS, *self._headers])
+
+    def _keep_alive(self) -> None:
+        if self._is_quiet:
+            self._write(sse.KEEP_ALIVE)
+        self._is_quiet = True
+        self._arm(self._relay.settings.keep_alive_seconds, self._keep_alive)
+
+    def _arm(self, seconds: float, then: Callable[[], None]) -> None:
+        if self._timer:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(seconds, then)

@@ -1,0 +1,59 @@
+"""The short way of a chat completion: below ASGI and without a task, when nothing about it has to be waited for."""
+
+from collections.abc import Callable
+from contextlib import suppress
+
+from starlette.datastructures import State
+from starlette.types import Scope
+
+from app.engines.client import chat_request
+from app.ids import new_id
+from app.inference.admission import header_of, parse_json, relay_for, wanted_gpu
+from app.inference.bounds import check_takes_tools
+from app.inference.chat import parse
+from app.inference.chat_answer import chat_answer
+from app.inference.passage import Outlet, Passage
+from app.orgs.auth import bearer_token
+from app.orgs.keys import CurrentKey
+from app.request_id import marks
+
+
+def known_key(state: State, scope: Scope) -> CurrentKey | None:
+    """Who asks, if that is known without looking it up. `state`: the application's."""
+    token = bearer_token(scope)
+    return state.key_ring.find_known(token) if token else None
+
+
+def begin_at_once(
+    state: State, scope: Scope, org_id: str, raw: bytes, outlet: Outlet, otherwise: Callable[[], None]
+) -> Passage | None:
+    """A passage under way; None where anything is amiss or not at hand: funds, the model, a warm engine.
+
+    Whoever gets None lets the application answer, which looks again, waits, and says what is wrong. So does
+    `otherwise`, called when the engine hung up before it had heard the request.
+    """
+    with suppress(Exception):  # a bug too is the application's to tell
+        return _begin(state, scope, org_id, raw, outlet, otherwise)
+    return None
+
+
+def _begin(
+    state: State, scope: Scope, org_id: str, raw: bytes, outlet: Outlet, otherwise: Callable[[], None]
+) -> Passage | None:
+    if scope["query_string"] or header_of(scope, b"content-encoding"):
+        return None
+    body = parse_json(raw)
+    asked = parse(body)
+    target = state.admissions.find_known(org_id, asked.model, wanted_gpu(scope, body))
+    if target is None:
+        return None
+    check_takes_tools(target.model, asked.tools, asked.tool_choice)
+    request_id = new_id("req")
+    relay = relay_for(state, target, org_id, request_id)
+    headers = [(b"x-gpu-type", str(target.gpu).encode()), *marks(request_id, simulated=state.settings.simulate)]
+    request, answer = chat_request(relay.body(asked)), chat_answer(asked, target)
+    if engine := state.pool.lease_now(target):
+        passage = Passage(relay, engine, answer, streams=asked.streams)
+        passage.begin(request, outlet, headers, otherwise)
+        return passage
+    return None
