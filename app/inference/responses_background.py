@@ -21,17 +21,18 @@ from app.store.session import Store
 
 log = structlog.get_logger()
 
-MAX_AT_WORK = 1000  # no connection bounds their number
 MAX_LAPSED = 100
 
 
 class TooManyAtWork(APIError):
+    """There is no connection that would bound their number."""
+
     status_code, type, code = 429, "rate_limit_error", "too_many_background_responses"
     headers = {"Retry-After": "5"}
 
-    def __init__(self) -> None:
+    def __init__(self, n_at_work: int) -> None:
         super().__init__(
-            f"This gateway works on {MAX_AT_WORK} background responses already; try again when some are done."
+            f"This gateway works on {n_at_work} background responses already; try again when some are done."
         )
 
 
@@ -50,8 +51,8 @@ class Backgrounds:
 
         Raises TooManyAtWork, Conflict.
         """
-        if len(self._tasks) >= MAX_AT_WORK:
-            raise TooManyAtWork
+        if len(self._tasks) >= self._settings.max_background_responses:
+            raise TooManyAtWork(len(self._tasks))
         response, response_id, events = exchange.response, exchange.response["id"], exchange.queue()
         async with self._store.begin() as session:
             claimed = await exchange.claim(session)
