@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -78,8 +79,9 @@ class Exchange:
         Raises what goes wrong before the first of them; later failures are events.
         """
         try:
-            async for batch in self._generated():
-                yield batch
+            async with aclosing(self._generated()) as batches:
+                async for batch in batches:
+                    yield batch
             yield await self._kept(self._events.finish())
         except HANDLED as error:
             if not self._events.has_begun:
