@@ -4,7 +4,6 @@ import asyncio
 import time
 from contextlib import aclosing, suppress
 from functools import partial
-from typing import Any
 from weakref import WeakValueDictionary
 
 import structlog
@@ -16,6 +15,7 @@ from app.inference import responses_store as stored
 from app.inference.responses_exchange import Exchange
 from app.inference.responses_journal import Journal
 from app.inference.responses_object import Response
+from app.inference.responses_stream import Event
 from app.settings import Settings
 from app.store.session import Store
 
@@ -37,7 +37,10 @@ class TooManyAtWork(APIError):
 
 
 class Backgrounds:
-    """Those of this gateway. Somebody calls `look_after()` now and then, and `close()` at the end."""
+    """Those of this gateway.
+
+    Somebody calls `look_after()` well within every lease, `end_ended()` often, and `close()` at the end.
+    """
 
     def __init__(self, settings: Settings, store: Store) -> None:
         self._settings = settings
@@ -75,7 +78,7 @@ class Backgrounds:
         return self._news.setdefault(response_id, asyncio.Event())
 
     async def look_after(self) -> None:
-        """Hold on to what is worked on here; end what was ended elsewhere; fail what others have left."""
+        """Hold on to what is worked on here; fail what was worked on by gateways that went silent."""
         now = time.monotonic()
         await self._hold(list(self._tasks))
         async with self._store.read() as session:
@@ -129,7 +132,7 @@ class Backgrounds:
             log.exception("background response failed", response=response_id, exc_info=errors)
             await self._fail(response_id, InternalError().message)
 
-    async def _write(self, response_id: str, events: list[dict[str, Any]]) -> None:
+    async def _write(self, response_id: str, events: list[Event]) -> None:
         async with self._store.begin() as session:
             await running.tell(session, response_id, events, lease_seconds=self._settings.lease_seconds)
         self._tell(response_id)

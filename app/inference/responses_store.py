@@ -66,8 +66,11 @@ async def remove(session: AsyncSession, org_id: str, response_id: str) -> None:
 
 
 async def remove_old(session: AsyncSession, *, days: float, limit: int) -> int:
-    """Remove some of those that are older; how many."""
-    old = select(StoredResponse.id).where(StoredResponse.created_at < time.time() - days * DAY_SECONDS)
+    """Remove some of those that are older and final; how many."""
+    old = select(StoredResponse.id).where(
+        StoredResponse.created_at < time.time() - days * DAY_SECONDS,
+        StoredResponse.id.not_in(select(ResponseLease.response_id)),
+    )
     # Another gateway that sweeps at the same time takes other ones.
     oldest = old.order_by(StoredResponse.created_at).limit(limit).with_for_update(skip_locked=True)
     ids = list(await session.scalars(oldest))
@@ -83,8 +86,9 @@ async def history(session: AsyncSession, org_id: str, previous_id: str | None) -
     if previous_id is None:
         return []
     turns = await _turns(session, org_id, previous_id)
-    if not turns or turns[0].previous_response_id:
-        raise UnknownPreviousResponse((turns[0].previous_response_id if turns else None) or previous_id)
+    missing = turns[0].previous_response_id if turns else previous_id
+    if missing:
+        raise UnknownPreviousResponse(missing)
     if not is_final(turns[-1].body):
         raise UnfinishedPreviousResponse(previous_id)
     return [item for turn in turns for item in [*turn.input_items, *turn.body["output"]]]
