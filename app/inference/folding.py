@@ -53,7 +53,11 @@ class Folding:
         self._choices: dict[int, _Choice] = {}
         self._usage: Mapping[str, Any] | None = None
 
-    def feed(self, chunk: Mapping[str, Any]) -> None:
+    def feed(self, *chunks: Mapping[str, Any]) -> None:
+        for chunk in chunks:
+            self._feed(chunk)
+
+    def _feed(self, chunk: Mapping[str, Any]) -> None:
         if not self._head:
             self._head = {name: chunk[name] for name in ("id", "created", "model") if name in chunk}
         if chunk.get("system_fingerprint"):

@@ -51,8 +51,7 @@ class Relay:
         reader, folding = ChunkReader(), Folding()
         async with self.stream(body, reader) as pieces:
             async for piece in pieces:
-                for chunk in reader.feed(piece):
-                    folding.feed(chunk)
+                folding.feed(*reader.feed(piece))
         return folding.completion
 
     def body(self, asked: ChatRequest) -> dict[str, Any]:
@@ -75,7 +74,7 @@ class Relay:
             async with self.pool.lease(self.target) as engine, self._ask(engine, body) as answer:
                 try:
                     yield self._pieces(engine, answer)
-                except asyncio.CancelledError:
+                except (asyncio.CancelledError, GeneratorExit):
                     await self._hear_out(answer, meter, LAST_WORD_SECONDS if INTERVAL in body else 0)
                     raise
             if not meter.is_done:

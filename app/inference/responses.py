@@ -1,38 +1,42 @@
 """The routes of /responses, built on chat completions; the state is in our store, never in an engine."""
 
-import time
 from typing import Annotated, Any, Literal
 
-import orjson
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ValidationError
-from starlette.types import Receive, Scope, Send
 
 from app import sse
 from app.deps import SessionDep, StoreDep
-from app.error_handlers import HANDLED, as_api_error, validation_error
+from app.error_handlers import validation_error
 from app.errors import BadRequest
-from app.ids import new_id
+from app.inference import responses_running as running
 from app.inference import responses_store as stored
 from app.inference.admission import admit, read_json, relay_for, wanted_gpu
 from app.inference.bounds import check_takes_tools
 from app.inference.chat import parse as parse_chat
-from app.inference.chat_request import ChatRequest, engine_body
-from app.inference.chunks import ChunkReader
-from app.inference.relay import Relay
-from app.inference.responses_best_of import best_of
+from app.inference.responses_background import Backgrounds
 from app.inference.responses_chat import to_chat
-from app.inference.responses_items import Item, input_items
-from app.inference.responses_object import new_response
+from app.inference.responses_exchange import Exchange
+from app.inference.responses_follow import follow
+from app.inference.responses_items import Item
+from app.inference.responses_references import with_referenced
 from app.inference.responses_request import ResponseCreate
-from app.inference.responses_stream import ResponseEvents, encode, finished_response
-from app.inference.sending import EventStream, until_disconnect
+from app.inference.responses_retold import retold
+from app.inference.responses_sending import FollowedAnswer, StreamedAnswer, ToldAnswer, WholeAnswer, as_json
 from app.orgs.auth import CurrentOrg
+from app.settings import Settings
 from app.store.idempotency import IdempotencyHeader, find_claimed
 from app.store.paging import PageQuery
-from app.store.session import Store
 
 router = APIRouter(prefix="/responses", tags=["inference"])
+
+
+def get_backgrounds(request: Request) -> Backgrounds:
+    backgrounds: Backgrounds = request.app.state.backgrounds
+    return backgrounds
+
+
+BackgroundsDep = Annotated[Backgrounds, Depends(get_backgrounds)]
 
 
 class ResponseDeleted(BaseModel):
@@ -60,7 +64,11 @@ class InputItems(BaseModel):
     responses={200: {"content": {"application/json": {"schema": {"type": "object"}}, sse.MEDIA_TYPE: {}}}},
 )
 async def create_response(
-    request: Request, org_id: CurrentOrg, store: StoreDep, idempotency_key: IdempotencyHeader = None
+    request: Request,
+    org_id: CurrentOrg,
+    store: StoreDep,
+    backgrounds: BackgroundsDep,
+    idempotency_key: IdempotencyHeader = None,
 ) -> Response:
     """OpenAI's Responses: string or items in, items out; `previous_response_id` goes on with a conversation."""
     body = await read_json(request)
@@ -69,53 +77,84 @@ async def create_response(
     async with store.read() as session:
         earlier = await find_claimed(session, org_id, idempotency_key, body)
         if earlier:
-            return as_json((await stored.get(session, org_id, earlier)).body)
+            return again(request, (await stored.get(session, org_id, earlier)).body, streamed=asked.stream)
         conversation = await stored.history(session, org_id, asked.previous_response_id)
-    chat = parse_chat({**to_chat(asked, conversation), "stream": streams_from_engine(asked)})
+        asked = await with_referenced(session, org_id, asked, conversation)
+    chat = parse_chat(to_chat(asked, conversation))
     check_takes_tools(target.model, chat.tools, chat.tool_choice)
-    return Exchange(
-        relay_for(request.app.state, target, org_id, request.state.request_id),
-        store,
-        asked,
-        chat,
-        (idempotency_key, body),
-    )
+    relay = relay_for(request.app.state, target, org_id, request.state.request_id)
+    exchange = Exchange(relay, store, asked, chat, (idempotency_key, body))
+    if asked.background:
+        queued = await backgrounds.begin(exchange)
+        answer = {**queued, "selected_gpu": exchange.gpu}
+        return followed(request, queued["id"], gpu=exchange.gpu) if asked.stream else as_json(answer, exchange.gpu)
+    return StreamedAnswer(exchange) if asked.stream else WholeAnswer(exchange)
 
 
 def parse(body: dict[str, Any]) -> ResponseCreate:
     """Raises BadRequest."""
     try:
-        asked = ResponseCreate.model_validate(body)
+        return ResponseCreate.model_validate(body)
     except ValidationError as error:
         raise validation_error(error.errors()) from error
-    if asked.background:
-        raise BadRequest("background responses are not supported yet; leave background out.", param="background")
-    return asked
 
 
-def streams_from_engine(asked: ResponseCreate) -> bool:
-    """The best of several is known only when all are there."""
-    return asked.stream and asked.n_samples == asked.n
+def again(request: Request, response: dict[str, Any], *, streamed: bool) -> Response:
+    """What an earlier request under the same idempotency key was answered."""
+    if not streamed:
+        return as_json(response)
+    return followed(request, response["id"]) if response["background"] else ToldAnswer(retold(response))
 
 
-@router.get("/{response_id}", response_class=Response)
-async def get_response(response_id: str, org_id: CurrentOrg, session: SessionDep, stream: bool = False) -> Response:
-    if stream:
-        raise BadRequest("Only a background response can be streamed again.", param="stream")
-    return as_json((await stored.get(session, org_id, response_id)).body)
+def followed(request: Request, response_id: str, *, after: int = -1, gpu: str | None = None) -> FollowedAnswer:
+    """The events of a background response, beyond number `after`."""
+    state = request.app.state
+    settings: Settings = state.settings
+    events = follow(state.store, state.backgrounds, response_id, after=after, poll_seconds=settings.poll_seconds)
+    return FollowedAnswer(events, keep_alive_seconds=settings.keep_alive_seconds, gpu=gpu)
+
+
+@router.get(
+    "/{response_id}",
+    response_class=Response,
+    responses={200: {"content": {"application/json": {"schema": {"type": "object"}}, sse.MEDIA_TYPE: {}}}},
+)
+async def get_response(
+    request: Request,
+    response_id: str,
+    org_id: CurrentOrg,
+    session: SessionDep,
+    stream: bool = False,
+    starting_after: Annotated[int | None, Query(ge=0, le=2**53)] = None,
+) -> Response:
+    """A background response can be followed with `stream`: all its events after number `starting_after`."""
+    body = (await stored.get(session, org_id, response_id)).body
+    if not stream:
+        return as_json(body)
+    if not body["background"]:
+        raise BadRequest("Only a response that was created with background can be streamed again.", param="stream")
+    return followed(request, response_id, after=-1 if starting_after is None else starting_after)
 
 
 @router.delete("/{response_id}")
-async def delete_response(response_id: str, org_id: CurrentOrg, session: SessionDep) -> ResponseDeleted:
-    await stored.remove(session, org_id, response_id)
+async def delete_response(
+    response_id: str, org_id: CurrentOrg, store: StoreDep, backgrounds: BackgroundsDep
+) -> ResponseDeleted:
+    async with store.begin() as session:
+        await stored.remove(session, org_id, response_id)
+    backgrounds.end(response_id)
     return ResponseDeleted(id=response_id, object="response", deleted=True)
 
 
 @router.post("/{response_id}/cancel", response_class=Response)
-async def cancel_response(response_id: str, org_id: CurrentOrg, session: SessionDep) -> Response:
+async def cancel_response(
+    response_id: str, org_id: CurrentOrg, store: StoreDep, backgrounds: BackgroundsDep
+) -> Response:
     """Only a background response can be cancelled; to end another one, hang up."""
-    await stored.get(session, org_id, response_id)
-    raise BadRequest("Only a background response can be cancelled; this one is finished.", param="response_id")
+    async with store.begin() as session:
+        body = await running.cancel(session, org_id, response_id)
+    backgrounds.end(response_id)
+    return as_json(body)
 
 
 @router.get("/{response_id}/input_items")
@@ -137,80 +176,3 @@ def page_of(items: list[Item], query: PageQuery) -> tuple[list[Item], bool]:
             raise BadRequest("after: there is no such item to continue from.", param="after")
         ordered = ordered[ids.index(query.after) + 1 :]
     return ordered[: query.limit], len(ordered) > query.limit
-
-
-class Exchange(Response):
-    """One request and its answer; does its work while it is sent, so that a client that leaves ends it."""
-
-    def __init__(
-        self, relay: Relay, store: Store, asked: ResponseCreate, chat: ChatRequest, idempotency: tuple[str | None, Any]
-    ) -> None:
-        super().__init__()
-        self._relay = relay
-        self._store = store
-        self._asked = asked
-        self._idempotency = idempotency
-        self._gpu = str(relay.target.gpu)
-        self._items = input_items(asked)
-        self._begun = new_response(asked, response_id=new_id("resp"), created_at=int(time.time()))
-        self._body = engine_body(
-            chat,
-            engine_name=relay.target.engine_name,
-            org_id=relay.org_id,
-            context_length=relay.target.model.context_length,
-        )
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        work = self._stream(send) if self._asked.stream else self._whole(scope, receive, send)
-        await until_disconnect(receive, work)
-
-    async def _whole(self, scope: Scope, receive: Receive, send: Send) -> None:
-        completion = best_of(self._asked, await self._relay.read(self._body))
-        response = finished_response(self._begun, completion)
-        await self._keep(response)
-        answer = as_json({**response, "selected_gpu": self._gpu}, gpu=self._gpu)
-        await answer(scope, receive, send)
-
-    async def _stream(self, send: Send) -> None:
-        stream = EventStream(send, [(b"x-gpu-type", self._gpu.encode())])
-        events = ResponseEvents(self._begun)
-        try:
-            with stream.kept_alive(self._relay.settings.keep_alive_seconds):
-                await self._write_answer(stream, events)
-        except HANDLED as error:
-            if not events.has_begun:
-                if not stream.has_begun:
-                    raise
-                await self._write(stream, events.start())
-            told = as_api_error(error)
-            await self._write(stream, events.fail(told.message, told.code))
-            await self._keep(events.response)
-        await stream.end()
-
-    async def _write_answer(self, stream: EventStream, events: ResponseEvents) -> None:
-        if streams_from_engine(self._asked):
-            reader = ChunkReader()
-            async with self._relay.stream(self._body, reader) as pieces:
-                await self._write(stream, events.start())
-                async for piece in pieces:
-                    await self._write(stream, [event for chunk in reader.feed(piece) for event in events.feed(chunk)])
-        else:
-            completion = best_of(self._asked, await self._relay.read(self._body))
-            await self._write(stream, [*events.start(), *events.replay(completion)])
-        last = events.finish()
-        await self._keep(events.response)  # before the client hears that it is there
-        await self._write(stream, last)
-
-    async def _write(self, stream: EventStream, events: list[dict[str, Any]]) -> None:
-        for event in events:
-            await stream.write(encode(event))
-
-    async def _keep(self, response: dict[str, Any]) -> None:
-        if self._asked.store:
-            async with self._store.begin() as session:
-                await stored.save(session, self._relay.org_id, response, self._items, idempotency=self._idempotency)
-
-
-def as_json(body: dict[str, Any], gpu: str | None = None) -> Response:
-    headers = {"x-gpu-type": gpu} if gpu else None
-    return Response(orjson.dumps(body), media_type="application/json", headers=headers)

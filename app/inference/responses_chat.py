@@ -66,7 +66,6 @@ def _logprobs(request: ResponseCreate) -> dict[str, Any]:
 
 def _messages(request: ResponseCreate, history: Sequence[Item]) -> list[Message]:
     added = items_and_references(request)
-    _check_references(added, history)
     items = [*history, *(item for item in added if item["type"] != REFERENCE)]
     _check_calls(items)
     messages: list[Message] = []
@@ -75,15 +74,6 @@ def _messages(request: ResponseCreate, history: Sequence[Item]) -> list[Message]
     for item in items:
         _add(messages, item)
     return _with_one_system_message(messages)
-
-
-def _check_references(added: list[Item], history: Sequence[Item]) -> None:
-    """What a reference points at is in the conversation already: it is checked, and adds nothing."""
-    known = {item.get("id") for item in history}
-    if any(item["type"] == REFERENCE and item["id"] not in known for item in added):
-        raise BadRequest(
-            "An item_reference points at no item of the conversation; set previous_response_id.", param="input"
-        )
 
 
 def _check_calls(items: list[Item]) -> None:
