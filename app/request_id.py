@@ -5,6 +5,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.ids import new_id
 
+HEADS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
+
 
 class RequestId:
     """ASGI middleware; says too when the answers are simulated."""
@@ -14,7 +16,7 @@ class RequestId:
         self._marks = [(b"x-loam-simulated", b"true")] if simulated else []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
         request_id = new_id("req")
@@ -23,8 +25,8 @@ class RequestId:
         structlog.contextvars.bind_contextvars(request=request_id)
 
         async def send_with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode()), *self._marks]
+            if message["type"] in HEADS:
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode()), *self._marks]
             await send(message)
 
         await self._app(scope, receive, send_with_id)

@@ -30,7 +30,7 @@ class RequireKey:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+        if scope["type"] == "lifespan" or (scope["type"] == "http" and scope["path"] in OPEN_PATHS):
             return await self._app(scope, receive, send)
         try:
             key = await self._authenticate(scope)
@@ -50,7 +50,11 @@ class RequireKey:
 
 
 def bearer_token(scope: Scope) -> str | None:
-    """The token of the one `Authorization` header, if it has the right form."""
+    """The token of the one `Authorization` header, if it has the right form.
+
+    Nowhere else is a key looked for, which keeps foreign pages out of WebSockets too: a browser opens one to any site,
+    but lets no page set this header.
+    """
     values = [value for name, value in scope["headers"] if name == b"authorization"]
     if len(values) != 1 or values[0][:7].lower() != b"bearer ":
         return None
