@@ -1,0 +1,101 @@
+"""One request to /responses and its answer: how it comes about, apart from how it is sent."""
+
+import time
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from app.error_handlers import HANDLED, as_api_error
+from app.ids import new_id
+from app.inference import responses_store as stored
+from app.inference.chat_request import ChatRequest, engine_body
+from app.inference.chunks import ChunkReader
+from app.inference.relay import Relay
+from app.inference.responses_best_of import best_of
+from app.inference.responses_items import input_items
+from app.inference.responses_object import Response, new_response
+from app.inference.responses_request import ResponseCreate
+from app.inference.responses_stream import Event, ResponseEvents, finished_response
+from app.store.session import Store
+
+
+class Exchange:
+    """Answers once, as `events()` or `whole()`. Who stops listening ends the generation.
+
+    What was answered is in the store before anybody hears of its end.
+    """
+
+    def __init__(
+        self, relay: Relay, store: Store, asked: ResponseCreate, chat: ChatRequest, idempotency: tuple[str | None, Any]
+    ) -> None:
+        self._relay = relay
+        self._store = store
+        self._asked = asked
+        self._idempotency = idempotency
+        self._items = input_items(asked)
+        self._begun = new_response(asked, response_id=new_id("resp"), created_at=int(time.time()))
+        self._events = ResponseEvents(self._begun)
+        self._body = engine_body(
+            chat,
+            engine_name=relay.target.engine_name,
+            org_id=relay.org_id,
+            context_length=relay.target.model.context_length,
+        )
+        self.gpu = str(relay.target.gpu)
+        self.keep_alive_seconds = relay.settings.keep_alive_seconds
+
+    @property
+    def response(self) -> Response:
+        """As far as the events have come."""
+        return self._events.response
+
+    async def whole(self) -> Response:
+        """The finished response. Raises whatever goes wrong on the way; then nothing is kept."""
+        completion = best_of(self._asked, await self._relay.read(self._body))
+        response = finished_response(self._begun, completion)
+        await self._keep(response)
+        return response
+
+    async def events(self) -> AsyncGenerator[list[Event]]:
+        """Together what comes together; to be closed by who leaves early.
+
+        Raises what goes wrong before the first of them; later failures are events.
+        """
+        try:
+            async for batch in self._generated():
+                yield batch
+            last = self._events.finish()
+            await self._keep(self.response)
+            yield last
+        except HANDLED as error:
+            if not self._events.has_begun:
+                raise
+            yield await self.failed(error)
+
+    async def failed(self, error: Exception) -> list[Event]:
+        """The events that tell of a failure, from the first one on if none has been told."""
+        told = as_api_error(error)
+        start = [] if self._events.has_begun else self._events.start()
+        events = [*start, *self._events.fail(told.message, told.code)]
+        await self._keep(self.response)
+        return events
+
+    async def _generated(self) -> AsyncGenerator[list[Event]]:
+        if not streams_from_engine(self._asked):
+            completion = best_of(self._asked, await self._relay.read(self._body))
+            yield [*self._events.start(), *self._events.replay(completion)]
+            return
+        reader = ChunkReader()
+        async with self._relay.stream(self._body, reader) as pieces:
+            yield self._events.start()
+            async for piece in pieces:
+                yield [event for chunk in reader.feed(piece) for event in self._events.feed(chunk)]
+
+    async def _keep(self, response: Response) -> None:
+        if self._asked.store:
+            async with self._store.begin() as session:
+                await stored.save(session, self._relay.org_id, response, self._items, idempotency=self._idempotency)
+
+
+def streams_from_engine(asked: ResponseCreate) -> bool:
+    """The best of several is known only when all are there."""
+    return asked.n_samples == asked.n
