@@ -26,6 +26,7 @@ from app.inference.admission import Admissions
 from app.inference.chat import router as chat
 from app.inference.models import router as models
 from app.inference.responses import router as responses
+from app.inference.seals import Seals
 from app.jobs.router import router as jobs
 from app.orgs.auth import RequireKey
 from app.orgs.keys import KeyRing
@@ -112,6 +113,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     storage = state.storage = Storage(settings.data_dir)
     store = state.store = Store(settings.store_url)
     await migrate(store)
+    state.seals = await Seals.load(store)
     state.key_ring = KeyRing(store, cache_seconds=settings.key_cache_seconds)
     funds = Funds(store, cache_seconds=settings.key_cache_seconds)
     charges = state.charges = Charges(store, funds)

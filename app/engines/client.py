@@ -73,6 +73,12 @@ class EngineClient:
             yield answer
 
     @asynccontextmanager
+    async def tokenize(self, body: Mapping[str, Any], *, silence_seconds: float) -> AsyncIterator[EngineConnection]:
+        """The engine's answer to how many tokens a conversation is. Raises as `chat` does."""
+        async with self._request(_post("/tokenize", orjson.dumps(body)), silence_seconds=silence_seconds) as answer:
+            yield answer
+
+    @asynccontextmanager
     async def _request(self, request: bytes, *, silence_seconds: float) -> AsyncIterator[EngineConnection]:
         connection = await self._ask(request, silence_seconds)
         try:

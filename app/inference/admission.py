@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 from cachetools import TTLCache
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 
 from app import sse
 from app.billing.funds import Funds
@@ -56,7 +56,14 @@ class Admissions:
 
 async def read_json(request: Request) -> dict[str, Any]:
     """The body as a JSON object; `?stream=true` is a field of it too. Raises BadRequest."""
-    raw = await request.body()
+    body = parse_json(await request.body())
+    if request.scope["query_string"] and sse.is_asked_in_query(request):
+        body["stream"] = True
+    return body
+
+
+def parse_json(raw: bytes) -> dict[str, Any]:
+    """A JSON object. Raises BadRequest."""
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -66,18 +73,16 @@ async def read_json(request: Request) -> dict[str, Any]:
     # Few bodies have brackets enough to be worth the walk.
     if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and any(depth > MAX_DEPTH for _, depth in walk(body)):
         raise BadRequest(f"The body is nested more than {MAX_DEPTH} deep.")
-    if request.scope["query_string"] and sse.is_asked_in_query(request):
-        body["stream"] = True
     return body
 
 
-async def admit(request: Request, org_id: str, model: str, gpu: str | None) -> Target:
+async def admit(request: HTTPConnection, org_id: str, model: str, gpu: str | None) -> Target:
     """Raises as `Admissions.admit` does."""
     admissions: Admissions = request.app.state.admissions
     return await admissions.admit(org_id, model, gpu)
 
 
-def wanted_gpu(request: Request, body: Mapping[str, Any]) -> str | None:
+def wanted_gpu(request: HTTPConnection, body: Mapping[str, Any]) -> str | None:
     """The four ways of asking for a GPU, most telling first."""
     asked = body.get("gpu_preference") or _in_headers(request)
     if not asked and request.scope["query_string"]:
@@ -87,7 +92,7 @@ def wanted_gpu(request: Request, body: Mapping[str, Any]) -> str | None:
     return str(asked) if asked else None
 
 
-def _in_headers(request: Request) -> str | None:
+def _in_headers(request: HTTPConnection) -> str | None:
     for name, value in request.scope["headers"]:
         if name == b"x-gpu-preference":
             return str(value, "latin-1")
@@ -99,6 +104,6 @@ def _in_literal_headers(literal: Any) -> Any:
     return inner.get("x-gpu-preference")
 
 
-def relay_for(request: Request, target: Target, org_id: str) -> Relay:
+def relay_for(request: HTTPConnection, target: Target, org_id: str, kind: type[Relay] = Relay) -> Relay:
     state = request.app.state
-    return Relay(state.settings, state.pool, state.charges, target, org_id, request.state.request_id)
+    return kind(state.settings, state.pool, state.charges, target, org_id, request.state.request_id)

@@ -23,6 +23,7 @@ from app.settings import Settings
 log = structlog.get_logger()
 
 MAX_ERROR_CHARS = 1000
+PROMPT_FIELDS = ("model", "messages", "tools", "chat_template_kwargs")
 
 
 class EngineLost(Unavailable):
@@ -30,6 +31,12 @@ class EngineLost(Unavailable):
 
     code = "engine_error"
     headers = {"Retry-After": "2"}
+
+
+class ContextExceeded(BadRequest):
+    """More tokens than the model's context holds."""
+
+    code = "context_length_exceeded"
 
 
 class Meter(Protocol):
@@ -40,6 +47,14 @@ class Meter(Protocol):
 
     @property
     def is_done(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class TokenCount:
+    """Of a prompt, and how many of prompt and answer together the engine takes."""
+
+    tokens: int
+    limit: int
 
 
 @dataclass(frozen=True)
@@ -100,6 +115,28 @@ class Relay:
             engine.heard()
             yield piece
 
+    async def ensure_ready(self) -> None:
+        """Raises as `EnginePool.lease` does."""
+        async with self.pool.lease(self.target):
+            pass
+
+    async def count(self, body: Mapping[str, Any]) -> TokenCount:
+        """The tokens of a chat body's prompt. Raises as `stream` does."""
+        prompt = {name: body[name] for name in PROMPT_FIELDS if name in body}
+        silence_seconds = self.settings.stream_silence_seconds
+        try:
+            async with (
+                self.pool.lease(self.target) as engine,
+                engine.client.tokenize(prompt, silence_seconds=silence_seconds) as answer,
+            ):
+                told = await answer.read_all()
+        except (ConnectionBroken, EngineSilent) as error:
+            raise EngineLost(f"The engine of {self.target.model.id} stopped while it worked; try again.") from error
+        if answer.status != OK:
+            raise refusal(answer.status, told)
+        counted = orjson.loads(told)
+        return TokenCount(counted["count"], counted["max_model_len"])
+
     async def charge(self, usage: Usage) -> None:
         """Committed when this returns; a repeat for the same request changes nothing."""
         if usage == Usage():
@@ -128,10 +165,9 @@ def refusal(status: int, body: bytes) -> APIError:
     except (orjson.JSONDecodeError, KeyError, TypeError):
         message, param = "The engine refused the request.", None
     if status in (400, 422):
-        too_long = "context length" in message or "max_model_len" in message
-        return BadRequest(
-            message, param=str(param) if param else None, code="context_length_exceeded" if too_long else None
-        )
+        is_too_long = "context length" in message or "max_model_len" in message
+        kind = ContextExceeded if is_too_long else BadRequest
+        return kind(message, param=str(param) if param else None)
     log.warning("engine error", status=status, message=message)
     return EngineLost("The engine could not answer this request; try again.")
 

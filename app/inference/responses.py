@@ -3,18 +3,15 @@
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from app import sse
 from app.deps import SessionDep, StoreDep
-from app.error_handlers import validation_error
 from app.errors import BadRequest
 from app.inference import responses_store as stored
-from app.inference.admission import admit, read_json, relay_for, wanted_gpu
-from app.inference.bounds import check_takes_tools
-from app.inference.chat import parse as parse_chat
-from app.inference.responses_chat import to_chat
-from app.inference.responses_exchange import Exchange
+from app.inference.admission import admit, read_json, wanted_gpu
+from app.inference.responses_begin import begin, begin_compaction, parse, validated
+from app.inference.responses_compaction import CompactRequest
 from app.inference.responses_items import Item
 from app.inference.responses_request import ResponseCreate
 from app.inference.responses_sending import StreamedAnswer, WholeAnswer, as_json
@@ -39,14 +36,14 @@ class InputItems(BaseModel):
     has_more: bool
 
 
+def takes(model: type[BaseModel]) -> dict[str, Any]:
+    """How the API's page describes a body that the route reads by itself."""
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": model.model_json_schema()}}}}
+
+
 @router.post(
     "",
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": ResponseCreate.model_json_schema()}},
-        }
-    },
+    openapi_extra=takes(ResponseCreate),
     responses={200: {"content": {"application/json": {"schema": {"type": "object"}}, sse.MEDIA_TYPE: {}}}},
 )
 async def create_response(
@@ -61,21 +58,23 @@ async def create_response(
         if earlier:
             return as_json((await stored.get(session, org_id, earlier)).body)
         conversation = await stored.history(session, org_id, asked.previous_response_id)
-    chat = parse_chat(to_chat(asked, conversation))
-    check_takes_tools(target.model, chat.tools, chat.tool_choice)
-    exchange = Exchange(relay_for(request, target, org_id), store, asked, chat, (idempotency_key, body))
+    exchange = begin(request, target, org_id, asked, conversation, (idempotency_key, body))
     return StreamedAnswer(exchange) if asked.stream else WholeAnswer(exchange)
 
 
-def parse(body: dict[str, Any]) -> ResponseCreate:
-    """Raises BadRequest."""
-    try:
-        asked = ResponseCreate.model_validate(body)
-    except ValidationError as error:
-        raise validation_error(error.errors()) from error
-    if asked.background:
-        raise BadRequest("background responses are not supported yet; leave background out.", param="background")
-    return asked
+@router.post(
+    "/compact",
+    openapi_extra=takes(CompactRequest),
+    responses={200: {"content": {"application/json": {"schema": {"type": "object"}}}}},
+)
+async def compact_response(request: Request, org_id: CurrentOrg, store: StoreDep) -> Response:
+    """A conversation made short: a window of items to go on from, which is nowhere kept."""
+    body = await read_json(request)
+    asked = validated(CompactRequest, body)
+    target = await admit(request, org_id, asked.model, wanted_gpu(request, body))
+    async with store.read() as session:
+        conversation = await stored.history(session, org_id, asked.previous_response_id)
+    return WholeAnswer(begin_compaction(request, target, org_id, asked, conversation))
 
 
 @router.get("/{response_id}", response_class=Response)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import orjson
 import pytest
 from openai.types.responses import ResponseItem
 from pydantic import TypeAdapter
@@ -33,14 +34,14 @@ def request(**fields: Any) -> ResponseCreate:
 
 
 def chat(history: list[Item] | None = None, **fields: Any) -> dict[str, Any]:
-    body = to_chat(request(**fields), history or [])
+    body = to_chat(request(**fields), history or [], orjson.loads)
     ChatRequest.model_validate(body)
     return body
 
 
 def refused(**fields: Any) -> APIError:
     with pytest.raises(APIError) as error:
-        to_chat(request(**fields), [])
+        to_chat(request(**fields), [], orjson.loads)
     assert error.value.status_code == 400
     assert "SECRET" not in error.value.message
     return error.value

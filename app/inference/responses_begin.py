@@ -1,0 +1,78 @@
+"""What has to be settled before a response begins, however it was asked for."""
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from starlette.requests import HTTPConnection
+
+from app.catalog.resolve import Target
+from app.error_handlers import validation_error
+from app.errors import BadRequest
+from app.inference.admission import relay_for
+from app.inference.bounds import check_takes_tools
+from app.inference.chat import parse as parse_chat
+from app.inference.chat_request import ChatRequest
+from app.inference.relay import Relay
+from app.inference.responses_chat import to_chat
+from app.inference.responses_compaction import Compaction, CompactRequest
+from app.inference.responses_exchange import Exchange
+from app.inference.responses_items import Item, input_items
+from app.inference.responses_request import ResponseCreate, WireModel
+from app.inference.seals import Seal
+from app.inference.truncation import TruncatingRelay
+
+Asked = TypeVar("Asked", bound=WireModel)
+
+
+def parse(body: dict[str, Any]) -> ResponseCreate:
+    """Raises BadRequest."""
+    asked = validated(ResponseCreate, body)
+    if asked.background:
+        raise BadRequest("background responses are not supported yet; leave background out.", param="background")
+    return asked
+
+
+def validated(kind: type[Asked], body: dict[str, Any]) -> Asked:
+    """Raises BadRequest."""
+    try:
+        return kind.model_validate(body)
+    except ValidationError as error:
+        raise validation_error(error.errors()) from error
+
+
+def begin(
+    connection: HTTPConnection,
+    target: Target,
+    org_id: str,
+    asked: ResponseCreate,
+    history: Sequence[Item],
+    idempotency: tuple[str | None, Any],
+) -> Exchange:
+    """`history`: the conversation so far. Raises BadRequest."""
+    chat = chat_of(asked, history, target, seal_of(connection, org_id))
+    kind = TruncatingRelay if asked.truncation == "auto" else Relay
+    relay = relay_for(connection, target, org_id, kind)
+    return Exchange(relay, connection.app.state.store, asked, chat, idempotency)
+
+
+def begin_compaction(
+    connection: HTTPConnection, target: Target, org_id: str, asked: CompactRequest, history: Sequence[Item]
+) -> Compaction:
+    """Raises BadRequest."""
+    seal = seal_of(connection, org_id)
+    question = asked.asking_for_summary(target.model.context_length)
+    chat = chat_of(question, history, target, seal)
+    items = [*history, *input_items(question)[:-1]]
+    return Compaction(relay_for(connection, target, org_id), chat, items, seal)
+
+
+def chat_of(asked: ResponseCreate, history: Sequence[Item], target: Target, seal: Seal) -> ChatRequest:
+    chat = parse_chat(to_chat(asked, history, seal.open))
+    check_takes_tools(target.model, chat.tools, chat.tool_choice)
+    return chat
+
+
+def seal_of(connection: HTTPConnection, org_id: str) -> Seal:
+    seal: Seal = connection.app.state.seals.of(org_id)
+    return seal
