@@ -26,6 +26,7 @@ from app.inference.admission import Admissions
 from app.inference.chat import router as chat
 from app.inference.models import router as models
 from app.inference.responses import router as responses
+from app.inference.responses_socket import router as responses_socket
 from app.inference.seals import Seals
 from app.jobs.router import router as jobs
 from app.orgs.auth import RequireKey
@@ -37,7 +38,7 @@ from app.store.session import Store
 from app.upkeep.loops import start_loops
 from app.upkeep.publish import Publisher
 
-ROUTERS = (chat, responses, files, jobs, models, warmup, billing)
+ROUTERS = (chat, responses, responses_socket, files, jobs, models, warmup, billing)
 PREFIX, ALIASES = "/api/v1", ("/api", "/v1")
 
 

@@ -47,7 +47,7 @@ def begin(
     org_id: str,
     asked: ResponseCreate,
     history: Sequence[Item],
-    idempotency: tuple[str | None, Any],
+    idempotency: tuple[str | None, Any] = (None, None),
 ) -> Exchange:
     """`history`: the conversation so far. Raises BadRequest."""
     chat = chat_of(asked, history, target, seal_of(connection, org_id))

@@ -1,7 +1,8 @@
 """One request to /responses and its answer: how it comes about, apart from how it is sent."""
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from app.error_handlers import HANDLED, as_api_error
@@ -11,7 +12,7 @@ from app.inference.chat_request import ChatRequest, engine_body
 from app.inference.chunks import ChunkReader
 from app.inference.relay import Relay
 from app.inference.responses_best_of import best_of
-from app.inference.responses_items import input_items
+from app.inference.responses_items import Item, input_items
 from app.inference.responses_object import Response, new_response
 from app.inference.responses_request import ResponseCreate
 from app.inference.responses_stream import Event, ResponseEvents, finished_response
@@ -25,13 +26,19 @@ class Exchange:
     """
 
     def __init__(
-        self, relay: Relay, store: Store, asked: ResponseCreate, chat: ChatRequest, idempotency: tuple[str | None, Any]
+        self,
+        relay: Relay,
+        store: Store,
+        asked: ResponseCreate,
+        chat: ChatRequest,
+        idempotency: tuple[str | None, Any] = (None, None),
     ) -> None:
         self._relay = relay
         self._store = store
         self._asked = asked
         self._idempotency = idempotency
-        self._items = input_items(asked)
+        self._unstored: Sequence[Item] = ()
+        self.items = input_items(asked)
         self._begun = new_response(asked, response_id=new_id("resp"), created_at=int(time.time()))
         self._events = ResponseEvents(self._begun)
         self._body = engine_body(
@@ -48,6 +55,10 @@ class Exchange:
         """As far as the events have come."""
         return self._events.response
 
+    def adopt(self, conversation: Sequence[Item]) -> None:
+        """What was said before is stored nowhere: it is kept with this response."""
+        self._unstored = conversation
+
     async def whole(self) -> Response:
         """The finished response. Raises whatever goes wrong on the way; then nothing is kept."""
         completion = best_of(self._asked, await self._relay.read(self._body))
@@ -61,8 +72,9 @@ class Exchange:
         Raises what goes wrong before the first of them; later failures are events.
         """
         try:
-            async for batch in self._generated():
-                yield batch
+            async with aclosing(self._generated()) as batches:
+                async for batch in batches:
+                    yield batch
             last = self._events.finish()
             await self._keep(self.response)
             yield last
@@ -70,6 +82,14 @@ class Exchange:
             if not self._events.has_begun:
                 raise
             yield await self.failed(error)
+
+    async def prepared(self) -> AsyncGenerator[list[Event]]:
+        """The events of a response without output: the engine is made ready, and nothing is generated."""
+        await self._relay.ensure_ready()
+        yield self._events.start()
+        last = self._events.finish_unasked()
+        await self._keep(self.response)
+        yield last
 
     async def failed(self, error: Exception) -> list[Event]:
         """The events that tell of a failure, from the first one on if none has been told."""
@@ -93,7 +113,14 @@ class Exchange:
     async def _keep(self, response: Response) -> None:
         if self._asked.store:
             async with self._store.begin() as session:
-                await stored.save(session, self._relay.org_id, response, self._items, idempotency=self._idempotency)
+                await stored.save(
+                    session,
+                    self._relay.org_id,
+                    response,
+                    [*self._unstored, *self.items],
+                    previous_id=None if self._unstored else self._asked.previous_response_id,
+                    idempotency=self._idempotency,
+                )
 
 
 def streams_from_engine(asked: ResponseCreate) -> bool:

@@ -35,16 +35,18 @@ async def save(
     response: dict[str, Any],
     items: Sequence[Item],
     *,
+    previous_id: str | None,
     idempotency: tuple[str | None, Any],
 ) -> None:
-    """`idempotency`: the request's key, if any, and the request."""
+    """`previous_id`: the stored response that this one goes on from. `idempotency`: the request's key, if any, and the
+    request."""
     key, request = idempotency
     await claim_key(session, org_id, key, request, response["id"])
     session.add(
         StoredResponse(
             id=response["id"],
             org_id=org_id,
-            previous_response_id=response["previous_response_id"],
+            previous_response_id=previous_id,
             input_items=list(items),
             body=response,
         )

@@ -33,20 +33,22 @@ class RequireKey:
         if scope["type"] == "lifespan" or (scope["type"] == "http" and scope["path"] in OPEN_PATHS):
             return await self._app(scope, receive, send)
         try:
-            key = await self._authenticate(scope)
+            key = await authenticate(scope)
         except HANDLED as error:
             return await respond(error)(scope, receive, send)
         scope.setdefault("state", {})["key"] = key
         structlog.contextvars.bind_contextvars(org=key.org_id, key=key.key_id)
         return await self._app(scope, receive, send)
 
-    async def _authenticate(self, scope: Scope) -> CurrentKey:
-        ring: KeyRing = scope["app"].state.key_ring
-        sent = bearer_token(scope)
-        key = await ring.authenticate(sent) if sent else None
-        if key is None:
-            raise InvalidKey
-        return key
+
+async def authenticate(scope: Scope) -> CurrentKey:
+    """Raises InvalidKey."""
+    ring: KeyRing = scope["app"].state.key_ring
+    sent = bearer_token(scope)
+    key = await ring.authenticate(sent) if sent else None
+    if key is None:
+        raise InvalidKey
+    return key
 
 
 def bearer_token(scope: Scope) -> str | None:
