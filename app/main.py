@@ -26,7 +26,9 @@ from app.inference.admission import Admissions
 from app.inference.chat import router as chat
 from app.inference.models import router as models
 from app.inference.responses import router as responses
+from app.inference.responses_background import Backgrounds
 from app.inference.responses_socket import router as responses_socket
+from app.inference.responses_upkeep import start_response_loops
 from app.inference.seals import Seals
 from app.jobs.router import router as jobs
 from app.orgs.auth import RequireKey
@@ -107,6 +109,12 @@ async def get_health(request: Request) -> JSONResponse:
     return JSONResponse({"status": "ok"})
 
 
+async def cancel(loops: list[asyncio.Task[None]]) -> None:
+    for loop in loops:
+        loop.cancel()
+    await asyncio.gather(*loops, return_exceptions=True)
+
+
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     state = app.state
@@ -122,15 +130,17 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     pool = state.pool = EnginePool(settings, store, storage, state.devices)
     await pool.sweep()
     warmups = state.warmups = Warmups(pool, charges, state.catalog)
+    backgrounds = state.backgrounds = Backgrounds(settings, store)
     loops = start_loops(settings, store, pool, Publisher(settings, store, storage, state.catalog, pool), storage)
+    response_loops = start_response_loops(settings, store, backgrounds)
     try:
         yield
     finally:
         state.draining = True
-        for loop in loops:
-            loop.cancel()
-        await asyncio.gather(*loops, return_exceptions=True)
+        await cancel(loops)
         await warmups.close()
+        await backgrounds.close(grace_seconds=settings.shutdown_grace_seconds)
+        await cancel(response_loops)
         await pool.drain(grace_seconds=settings.shutdown_grace_seconds)
         await charges.settle()
         await store.close()

@@ -12,6 +12,7 @@ from fastapi.routing import APIRoute
 from httpx import AsyncClient
 
 from app.ids import new_id
+from app.inference.responses_ids import item_id
 from app.main import PREFIX, create_app
 from app.settings import Settings
 from tests.asking import CHAT, JOBS, MODEL, TEN_STEPS, jsonl, ok
@@ -117,7 +118,9 @@ def nobodys() -> Things:
     job_id = new_id("ftjob")
     kinds = {"file_id": "file", "event_id": "ftevent", "checkpoint_id": "ftckpt", "response_id": "resp"}
     ids = {name: new_id(kind) for name, kind in kinds.items()}
-    return Things(**ids, job_id=job_id, item_id=new_id("msg"), model_id=f"ft:{MODEL}:{job_id}")
+    return Things(
+        **ids, job_id=job_id, item_id=item_id("message", ids["response_id"], "i", 0), model_id=f"ft:{MODEL}:{job_id}"
+    )
 
 
 @pytest.fixture

@@ -53,7 +53,11 @@ class Folding:
         self._choices: dict[int, _Choice] = {}
         self._usage: Mapping[str, Any] | None = None
 
-    def feed(self, chunk: Mapping[str, Any]) -> None:
+    def feed(self, *chunks: Mapping[str, Any]) -> None:
+        for chunk in chunks:
+            self._feed(chunk)
+
+    def _feed(self, chunk: Mapping[str, Any]) -> None:
         self._head |= {k: v for k, v in chunk.items() if k in ("id", "created", "model", "system_fingerprint") and v}
         self._usage = chunk.get("usage") or self._usage
         for choice in chunk["choices"]:

@@ -73,8 +73,7 @@ class Relay:
         reader, folding = ChunkReader(), Folding()
         async with self.stream(body, reader) as pieces:
             async for piece in pieces:
-                for chunk in reader.feed(piece):
-                    folding.feed(chunk)
+                folding.feed(*reader.feed(piece))
         return folding.completion
 
     @asynccontextmanager

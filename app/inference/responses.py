@@ -2,24 +2,37 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel
 
 from app import sse
 from app.deps import SessionDep, StoreDep
 from app.errors import BadRequest
+from app.inference import responses_running as running
 from app.inference import responses_store as stored
 from app.inference.admission import admit, read_json, wanted_gpu
-from app.inference.responses_begin import begin, begin_compaction, parse, validated
+from app.inference.responses_background import Backgrounds
+from app.inference.responses_begin import begin, begin_compaction, validated
 from app.inference.responses_compaction import CompactRequest
+from app.inference.responses_follow import follow
 from app.inference.responses_items import Item
+from app.inference.responses_references import with_referenced
 from app.inference.responses_request import ResponseCreate
-from app.inference.responses_sending import StreamedAnswer, WholeAnswer, as_json
+from app.inference.responses_sending import FollowedAnswer, StreamedAnswer, WholeAnswer, as_json
 from app.orgs.auth import CurrentOrg
+from app.settings import Settings
 from app.store.idempotency import IdempotencyHeader, find_claimed
 from app.store.paging import PageQuery
 
 router = APIRouter(prefix="/responses", tags=["inference"])
+
+
+def get_backgrounds(request: Request) -> Backgrounds:
+    backgrounds: Backgrounds = request.app.state.backgrounds
+    return backgrounds
+
+
+BackgroundsDep = Annotated[Backgrounds, Depends(get_backgrounds)]
 
 
 class ResponseDeleted(BaseModel):
@@ -47,18 +60,28 @@ def takes(model: type[BaseModel]) -> dict[str, Any]:
     responses={200: {"content": {"application/json": {"schema": {"type": "object"}}, sse.MEDIA_TYPE: {}}}},
 )
 async def create_response(
-    request: Request, org_id: CurrentOrg, store: StoreDep, idempotency_key: IdempotencyHeader = None
+    request: Request,
+    org_id: CurrentOrg,
+    store: StoreDep,
+    backgrounds: BackgroundsDep,
+    idempotency_key: IdempotencyHeader = None,
 ) -> Response:
     """OpenAI's Responses: string or items in, items out; `previous_response_id` goes on with a conversation."""
     body = await read_json(request)
-    asked = parse(body)
+    asked = validated(ResponseCreate, body)
     target = await admit(request, org_id, asked.model, wanted_gpu(request, body))
     async with store.read() as session:
         earlier = await find_claimed(session, org_id, idempotency_key, body)
         if earlier:
-            return as_json((await stored.get(session, org_id, earlier)).body)
+            kept = await stored.get(session, org_id, earlier)
+            return followed(request, kept.id) if asked.background and asked.stream else as_json(kept.body)
         conversation = await stored.history(session, org_id, asked.previous_response_id)
+        asked = await with_referenced(session, org_id, asked, conversation)
     exchange = begin(request, target, org_id, asked, conversation, (idempotency_key, body))
+    if asked.background:
+        queued = await backgrounds.begin(exchange)
+        answer = {**queued, "selected_gpu": exchange.gpu}
+        return followed(request, queued["id"], gpu=exchange.gpu) if asked.stream else as_json(answer, exchange.gpu)
     return StreamedAnswer(exchange) if asked.stream else WholeAnswer(exchange)
 
 
@@ -74,27 +97,60 @@ async def compact_response(request: Request, org_id: CurrentOrg, store: StoreDep
     target = await admit(request, org_id, asked.model, wanted_gpu(request, body))
     async with store.read() as session:
         conversation = await stored.history(session, org_id, asked.previous_response_id)
-    return WholeAnswer(begin_compaction(request, target, org_id, asked, conversation))
+        question = asked.asking_for_summary(target.model.context_length)
+        question = await with_referenced(session, org_id, question, conversation)
+    return WholeAnswer(begin_compaction(request, target, org_id, question, conversation))
 
 
-@router.get("/{response_id}", response_class=Response)
-async def get_response(response_id: str, org_id: CurrentOrg, session: SessionDep, stream: bool = False) -> Response:
-    if stream:
-        raise BadRequest("Only a background response can be streamed again.", param="stream")
-    return as_json((await stored.get(session, org_id, response_id)).body)
+def followed(request: Request, response_id: str, *, after: int = -1, gpu: str | None = None) -> FollowedAnswer:
+    """The events of a background response, beyond number `after`."""
+    state = request.app.state
+    settings: Settings = state.settings
+    events = follow(state.store, state.backgrounds, response_id, after=after, poll_seconds=settings.poll_seconds)
+    return FollowedAnswer(events, keep_alive_seconds=settings.keep_alive_seconds, gpu=gpu)
+
+
+@router.get(
+    "/{response_id}",
+    response_class=Response,
+    responses={200: {"content": {"application/json": {"schema": {"type": "object"}}, sse.MEDIA_TYPE: {}}}},
+)
+async def get_response(
+    request: Request,
+    response_id: str,
+    org_id: CurrentOrg,
+    session: SessionDep,
+    stream: bool = False,
+    starting_after: Annotated[int | None, Query(ge=0, le=2**53)] = None,
+) -> Response:
+    """A background response can be followed with `stream`: all its events after number `starting_after`."""
+    body = (await stored.get(session, org_id, response_id)).body
+    if not stream:
+        return as_json(body)
+    if not body["background"]:
+        raise BadRequest("Only a response that was created with background can be streamed again.", param="stream")
+    return followed(request, response_id, after=-1 if starting_after is None else starting_after)
 
 
 @router.delete("/{response_id}")
-async def delete_response(response_id: str, org_id: CurrentOrg, session: SessionDep) -> ResponseDeleted:
-    await stored.remove(session, org_id, response_id)
+async def delete_response(
+    response_id: str, org_id: CurrentOrg, store: StoreDep, backgrounds: BackgroundsDep
+) -> ResponseDeleted:
+    async with store.begin() as session:
+        await stored.remove(session, org_id, response_id)
+    backgrounds.end(response_id)
     return ResponseDeleted(id=response_id, object="response", deleted=True)
 
 
 @router.post("/{response_id}/cancel", response_class=Response)
-async def cancel_response(response_id: str, org_id: CurrentOrg, session: SessionDep) -> Response:
+async def cancel_response(
+    response_id: str, org_id: CurrentOrg, store: StoreDep, backgrounds: BackgroundsDep
+) -> Response:
     """Only a background response can be cancelled; to end another one, hang up."""
-    await stored.get(session, org_id, response_id)
-    raise BadRequest("Only a background response can be cancelled; this one is finished.", param="response_id")
+    async with store.begin() as session:
+        body = await running.cancel(session, org_id, response_id)
+    backgrounds.end(response_id)
+    return as_json(body)
 
 
 @router.get("/{response_id}/input_items")

@@ -8,14 +8,14 @@ from starlette.requests import HTTPConnection
 
 from app.catalog.resolve import Target
 from app.error_handlers import validation_error
-from app.errors import BadRequest
+from app.ids import new_id
 from app.inference.admission import relay_for
 from app.inference.bounds import check_takes_tools
 from app.inference.chat import parse as parse_chat
 from app.inference.chat_request import ChatRequest
 from app.inference.relay import Relay
 from app.inference.responses_chat import to_chat
-from app.inference.responses_compaction import Compaction, CompactRequest
+from app.inference.responses_compaction import Compaction
 from app.inference.responses_exchange import Exchange
 from app.inference.responses_items import Item, input_items
 from app.inference.responses_request import ResponseCreate, WireModel
@@ -23,14 +23,6 @@ from app.inference.seals import Seal
 from app.inference.truncation import TruncatingRelay
 
 Asked = TypeVar("Asked", bound=WireModel)
-
-
-def parse(body: dict[str, Any]) -> ResponseCreate:
-    """Raises BadRequest."""
-    asked = validated(ResponseCreate, body)
-    if asked.background:
-        raise BadRequest("background responses are not supported yet; leave background out.", param="background")
-    return asked
 
 
 def validated(kind: type[Asked], body: dict[str, Any]) -> Asked:
@@ -57,13 +49,12 @@ def begin(
 
 
 def begin_compaction(
-    connection: HTTPConnection, target: Target, org_id: str, asked: CompactRequest, history: Sequence[Item]
+    connection: HTTPConnection, target: Target, org_id: str, question: ResponseCreate, history: Sequence[Item]
 ) -> Compaction:
-    """Raises BadRequest."""
+    """`question`: the conversation and, at its end, what asks for its summary. Raises BadRequest."""
     seal = seal_of(connection, org_id)
-    question = asked.asking_for_summary(target.model.context_length)
     chat = chat_of(question, history, target, seal)
-    items = [*history, *input_items(question)[:-1]]
+    items = [*history, *input_items(question, new_id("resp"))[:-1]]
     return Compaction(relay_for(connection, target, org_id), chat, items, seal)
 
 

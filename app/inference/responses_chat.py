@@ -70,7 +70,6 @@ def _logprobs(request: ResponseCreate) -> dict[str, Any]:
 
 def _messages(request: ResponseCreate, history: Sequence[Item], unseal: Unseal) -> list[Message]:
     added = items_and_references(request)
-    _check_references(added, history)
     sealed = [*history, *(item for item in added if item["type"] != REFERENCE)]
     items = [each for item in sealed for each in _unsealed(item, unseal)]
     _check_calls(items)
@@ -84,15 +83,6 @@ def _messages(request: ResponseCreate, history: Sequence[Item], unseal: Unseal) 
 
 def _unsealed(item: Item, unseal: Unseal) -> list[Item]:
     return unseal(item["encrypted_content"]) if item["type"] == COMPACTION else [item]
-
-
-def _check_references(added: list[Item], history: Sequence[Item]) -> None:
-    """What a reference points at is in the conversation already: it is checked, and adds nothing."""
-    known = {item.get("id") for item in history}
-    if any(item["type"] == REFERENCE and item["id"] not in known for item in added):
-        raise BadRequest(
-            "An item_reference points at no item of the conversation; set previous_response_id.", param="input"
-        )
 
 
 def _check_calls(items: list[Item]) -> None:

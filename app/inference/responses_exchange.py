@@ -5,24 +5,30 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from app.error_handlers import HANDLED, as_api_error
+from app.errors import APIError
 from app.ids import new_id
 from app.inference import responses_store as stored
 from app.inference.chat_request import ChatRequest, engine_body
 from app.inference.chunks import ChunkReader
+from app.inference.folding import Folding
 from app.inference.relay import Relay
 from app.inference.responses_best_of import best_of
 from app.inference.responses_items import Item, input_items
 from app.inference.responses_object import Response, new_response
 from app.inference.responses_request import ResponseCreate
 from app.inference.responses_stream import Event, ResponseEvents, finished_response
+from app.store.idempotency import claim_key
 from app.store.session import Store
 
 
 class Exchange:
     """Answers once, as `events()` or `whole()`. Who stops listening ends the generation.
 
-    What was answered is in the store before anybody hears of its end.
+    What was answered is in the store before anybody hears of its end. A background response is kept from its beginning
+    by who runs it: `queue()`, then `events()`.
     """
 
     def __init__(
@@ -33,13 +39,19 @@ class Exchange:
         chat: ChatRequest,
         idempotency: tuple[str | None, Any] = (None, None),
     ) -> None:
+        response_id = new_id("resp")
         self._relay = relay
         self._store = store
         self._asked = asked
         self._idempotency = idempotency
         self._unstored: Sequence[Item] = ()
-        self.items = input_items(asked)
-        self._begun = new_response(asked, response_id=new_id("resp"), created_at=int(time.time()))
+        self.items = input_items(asked, response_id)
+        self._begun = new_response(
+            asked,
+            response_id=response_id,
+            created_at=int(time.time()),
+            status="queued" if asked.background else "in_progress",
+        )
         self._events = ResponseEvents(self._begun)
         self._body = engine_body(
             chat,
@@ -47,6 +59,7 @@ class Exchange:
             org_id=relay.org_id,
             context_length=relay.target.model.context_length,
         )
+        self.org_id = relay.org_id
         self.gpu = str(relay.target.gpu)
         self.keep_alive_seconds = relay.settings.keep_alive_seconds
 
@@ -66,6 +79,10 @@ class Exchange:
         await self._keep(response)
         return response
 
+    def queue(self) -> list[Event]:
+        """The events of a response that waits for its turn."""
+        return self._events.queue()
+
     async def events(self) -> AsyncGenerator[list[Event]]:
         """Together what comes together; to be closed by who leaves early.
 
@@ -75,9 +92,7 @@ class Exchange:
             async with aclosing(self._generated()) as batches:
                 async for batch in batches:
                     yield batch
-            last = self._events.finish()
-            await self._keep(self.response)
-            yield last
+            yield await self._kept(self._events.finish())
         except HANDLED as error:
             if not self._events.has_begun:
                 raise
@@ -87,42 +102,59 @@ class Exchange:
         """The events of a response without output: the engine is made ready, and nothing is generated."""
         await self._relay.ensure_ready()
         yield self._events.start()
-        last = self._events.finish_unasked()
-        await self._keep(self.response)
-        yield last
+        yield await self._kept(self._events.finish_unasked())
 
     async def failed(self, error: Exception) -> list[Event]:
         """The events that tell of a failure, from the first one on if none has been told."""
         told = as_api_error(error)
         start = [] if self._events.has_begun else self._events.start()
-        events = [*start, *self._events.fail(told.message, told.code)]
-        await self._keep(self.response)
-        return events
+        return await self._kept([*start, *self._events.fail(told.message, told.code)])
+
+    async def claim(self, session: AsyncSession) -> str:
+        """The response that answers this request: ours, or one that the same idempotency key made before.
+
+        Raises Conflict.
+        """
+        key, request = self._idempotency
+        return await claim_key(session, self.org_id, key, request, self.response["id"])
+
+    async def save(self, session: AsyncSession, response: Response) -> None:
+        stored.add(session, self.org_id, response, self.items, before=self._unstored)
+        await session.flush()
 
     async def _generated(self) -> AsyncGenerator[list[Event]]:
-        if not streams_from_engine(self._asked):
-            completion = best_of(self._asked, await self._relay.read(self._body))
-            yield [*self._events.start(), *self._events.replay(completion)]
-            return
-        reader = ChunkReader()
+        reader, folding = ChunkReader(), None if streams_from_engine(self._asked) else Folding()
         async with self._relay.stream(self._body, reader) as pieces:
             yield self._events.start()
             async for piece in pieces:
-                yield [event for chunk in reader.feed(piece) for event in self._events.feed(chunk)]
+                if folding is None:
+                    yield [event for chunk in reader.feed(piece) for event in self._events.feed(chunk)]
+                else:
+                    folding.feed(*reader.feed(piece))
+        if folding:
+            yield self._events.replay(best_of(self._asked, folding.completion))
+
+    async def _kept(self, last: list[Event]) -> list[Event]:
+        """The last events, once the response is in the store; or that it could not be stored."""
+        try:
+            await self._keep(self.response)
+        except HANDLED as error:
+            return [*last[:-1], error_event(as_api_error(error), last[-1]["sequence_number"])]
+        return last
 
     async def _keep(self, response: Response) -> None:
-        if self._asked.store:
+        if self._asked.store and not self._asked.background:
             async with self._store.begin() as session:
-                await stored.save(
-                    session,
-                    self._relay.org_id,
-                    response,
-                    [*self._unstored, *self.items],
-                    previous_id=None if self._unstored else self._asked.previous_response_id,
-                    idempotency=self._idempotency,
-                )
+                await self.claim(session)
+                await self.save(session, response)
 
 
 def streams_from_engine(asked: ResponseCreate) -> bool:
     """The best of several is known only when all are there."""
     return asked.n_samples == asked.n
+
+
+def error_event(error: APIError, sequence_number: int) -> Event:
+    """Ends a stream without a word of the response."""
+    told = {"code": error.code, "message": error.message, "param": error.param}
+    return {"type": "error", "sequence_number": sequence_number, **told}

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from app.errors import BadRequest
-from app.ids import new_id
 from app.inference.bounds import MAX_MESSAGES, UnsupportedInput
+from app.inference.responses_ids import item_id
 from app.inference.responses_request import ResponseCreate
 
 Item = dict[str, Any]
@@ -17,13 +17,20 @@ REFERENCE = "item_reference"
 COMPACTION = "compaction"
 
 
-def input_items(request: ResponseCreate) -> list[Item]:
+def input_items(request: ResponseCreate, response_id: str) -> list[Item]:
     """What this request adds to the conversation. References add nothing: they point at what is there."""
-    return [item for item in items_and_references(request) if item["type"] != REFERENCE]
+    items = [item for item in items_and_references(request) if item["type"] != REFERENCE]
+    return [
+        {**item, "id": item["id"] or item_id(item["type"], response_id, "i", index)} for index, item in enumerate(items)
+    ]
+
+
+def is_reference(given: Any) -> bool:
+    return isinstance(given, dict) and _kind_of(given) == REFERENCE and isinstance(given.get("id"), str)
 
 
 def items_and_references(request: ResponseCreate) -> list[Item]:
-    """`input`, or else `messages`, which are taken in chat's form too."""
+    """`input`, or else `messages`, which are taken in chat's form too. The id of a new item is still empty."""
     name = "input" if request.input is not None else "messages"
     asked = getattr(request, name)
     if isinstance(asked, str):
@@ -37,19 +44,23 @@ def items_and_references(request: ResponseCreate) -> list[Item]:
 
 def message_item(role: str, content: str | list[Any]) -> Item:
     parts = [_text_part(role, content)] if isinstance(content, str) else content
-    return {"id": new_id("msg"), "type": "message", "role": role, "status": "completed", "content": parts}
+    return {"id": "", "type": "message", "role": role, "status": "completed", "content": parts}
 
 
 def _items_of(given: Any, where: str) -> list[Item]:
     if not isinstance(given, dict):
         raise BadRequest(f"{where} must be an object.", param=where)
-    kind = given.get("type") or ("message" if "role" in given else REFERENCE if "id" in given else None)
+    kind = _kind_of(given)
     reader = READERS.get(kind) if isinstance(kind, str) else None
     if reader is None:
         raise UnsupportedInput(
             f"{where}: a text model takes items of type {', '.join(READERS)} only.", param=f"{where}.type"
         )
     return reader(given, where)
+
+
+def _kind_of(given: Item) -> Any:
+    return given.get("type") or ("message" if "role" in given else REFERENCE if "id" in given else None)
 
 
 def _message(given: Item, where: str) -> list[Item]:
@@ -88,13 +99,13 @@ def _chat_calls(given: Item, where: str) -> list[Item]:
 
 
 def _call(given: Item, where: str) -> list[Item]:
-    item = {"id": new_id("fc"), "type": "function_call", "status": "completed"}
+    item = {"id": "", "type": "function_call", "status": "completed"}
     fields = {name: _string(given, name, where) for name in ("call_id", "name", "arguments")}
     return [_with_given_id({**item, **fields}, given)]
 
 
 def _call_output(given: Item, where: str) -> list[Item]:
-    item = {"id": new_id("fco"), "type": "function_call_output", "status": "completed"}
+    item = {"id": "", "type": "function_call_output", "status": "completed"}
     output = given.get("output")
     if not isinstance(output, str):
         output = _parts(output, "tool", f"{where}.output")
@@ -103,7 +114,7 @@ def _call_output(given: Item, where: str) -> list[Item]:
 
 def _reasoning(given: Item, where: str) -> list[Item]:
     """Its texts are kept, whatever else a client carries along is not."""
-    item = {"id": new_id("rs"), "type": "reasoning", "status": "completed"}
+    item = {"id": "", "type": "reasoning", "status": "completed"}
     summary = _texts(given.get("summary"), "summary_text")
     content = _texts(given.get("content"), "reasoning_text")
     return [_with_given_id({**item, "summary": summary, "content": content}, given)]
@@ -116,7 +127,7 @@ def _texts(parts: Any, kind: str) -> list[Item]:
 
 def _compaction(given: Item, where: str) -> list[Item]:
     """Stays sealed until the model is to read it."""
-    item = {"id": new_id("cmp"), "type": COMPACTION}
+    item = {"id": "", "type": COMPACTION}
     return [_with_given_id({**item, "encrypted_content": _string(given, "encrypted_content", where)}, given)]
 
 

@@ -75,23 +75,27 @@ def cancelled(response: Response, output: list[Item], *, usage: Mapping[str, Any
     return {**response, **_with_output(output, usage), "status": "cancelled"}
 
 
+def is_final(response: Response) -> bool:
+    return response["status"] not in ("queued", OPEN)
+
+
 def output_text(text: str, logprobs: list[Any]) -> Item:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}
 
 
-def new_message() -> Item:
-    return {"id": new_id("msg"), "type": "message", "status": OPEN, "role": "assistant", "content": []}
+def new_message(item_id: str) -> Item:
+    return {"id": item_id, "type": "message", "status": OPEN, "role": "assistant", "content": []}
 
 
-def new_reasoning() -> Item:
-    return {"id": new_id("rs"), "type": "reasoning", "status": OPEN, "summary": [], "content": []}
+def new_reasoning(item_id: str) -> Item:
+    return {"id": item_id, "type": "reasoning", "status": OPEN, "summary": [], "content": []}
 
 
-def new_call(call: Mapping[str, Any]) -> Item:
+def new_call(item_id: str, call: Mapping[str, Any]) -> Item:
     """From the first delta of a tool call."""
     name = (call.get("function") or {}).get("name") or ""
     call_id = call.get("id") or new_id("call")
-    item = {"id": new_id("fc"), "type": "function_call", "status": OPEN}
+    item = {"id": item_id, "type": "function_call", "status": OPEN}
     return {**item, "call_id": call_id, "name": name, "arguments": ""}
 
 

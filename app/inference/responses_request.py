@@ -9,6 +9,17 @@ from app.inference.bounds import MAX_TOOLS, UnsupportedInput
 
 MAX_SAMPLES = 20
 LOGPROBS = "message.output_text.logprobs"
+# All that OpenAI knows. Those about tools and inputs that are not here ask for parts of items that never come.
+Includable = Literal[
+    "message.output_text.logprobs",
+    "reasoning.encrypted_content",
+    "message.input_image.image_url",
+    "file_search_call.results",
+    "web_search_call.results",
+    "web_search_call.action.sources",
+    "code_interpreter_call.outputs",
+    "computer_call_output.output.image_url",
+]
 
 Key = Annotated[str, StringConstraints(max_length=64)]
 Value = Annotated[str, StringConstraints(max_length=512)]
@@ -84,7 +95,7 @@ class ResponseCreate(WireModel):
     thinking_mode: str | None = None
     chat_template_kwargs: dict[str, Any] = {}
     top_logprobs: int = Field(default=0, ge=0, le=20)
-    include: list[str] = []
+    include: list[Includable] = []
     truncation: Literal["auto", "disabled"] = "disabled"
 
     # tools
@@ -123,6 +134,12 @@ class ResponseCreate(WireModel):
     def _best_of_at_least_n(self) -> Self:
         if self.best_of is not None and self.best_of < self.n:
             raise BadRequest("best_of must be at least n.", param="best_of")
+        return self
+
+    @model_validator(mode="after")
+    def _is_stored_in_the_background(self) -> Self:
+        if self.background and not self.store:
+            raise BadRequest("background needs store: its answer is fetched from there.", param="background")
         return self
 
     @property

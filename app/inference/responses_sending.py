@@ -1,5 +1,6 @@
 """How a response is sent: whole, or as server-sent events."""
 
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, Protocol
 
@@ -7,7 +8,8 @@ import orjson
 from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
-from app.error_handlers import HANDLED
+from app import sse
+from app.error_handlers import HANDLED, as_api_error
 from app.inference.responses_exchange import Exchange
 from app.inference.responses_stream import Event, encode
 from app.inference.sending import EventStream, until_disconnect
@@ -48,17 +50,47 @@ class StreamedAnswer(Response):
         await until_disconnect(receive, self._send(send))
 
     async def _send(self, send: Send) -> None:
-        stream = EventStream(send, [(b"x-gpu-type", self._exchange.gpu.encode())])
+        stream = EventStream(send, gpu_header(self._exchange.gpu))
         with stream.kept_alive(self._exchange.keep_alive_seconds):
             try:
-                async with aclosing(self._exchange.events()) as batches:
-                    async for events in batches:
-                        await _write(stream, events)
+                await _write_all(stream, self._exchange.events())
             except HANDLED as error:
                 if not stream.has_begun:  # else it was kept alive until now
                     raise
                 await _write(stream, await self._exchange.failed(error))
         await stream.end()
+
+
+class FollowedAnswer(Response):
+    """Events that come about whether they are followed or not."""
+
+    def __init__(
+        self, events: AsyncGenerator[list[Event]], *, keep_alive_seconds: float, gpu: str | None = None
+    ) -> None:
+        super().__init__()
+        self._events = events
+        self._keep_alive_seconds = keep_alive_seconds
+        self._gpu = gpu
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await until_disconnect(receive, self._send(send))
+
+    async def _send(self, send: Send) -> None:
+        stream = EventStream(send, gpu_header(self._gpu))
+        with stream.kept_alive(self._keep_alive_seconds):
+            try:
+                await _write_all(stream, self._events)
+            except HANDLED as error:
+                if not stream.has_begun:
+                    raise
+                await stream.write(sse.encode(as_api_error(error).body()))
+        await stream.end()
+
+
+async def _write_all(stream: EventStream, events: AsyncGenerator[list[Event]]) -> None:
+    async with aclosing(events) as batches:
+        async for batch in batches:
+            await _write(stream, batch)
 
 
 async def _write(stream: EventStream, events: list[Event]) -> None:
@@ -67,5 +99,8 @@ async def _write(stream: EventStream, events: list[Event]) -> None:
 
 
 def as_json(body: dict[str, Any], gpu: str | None = None) -> Response:
-    headers = {"x-gpu-type": gpu} if gpu else None
-    return Response(orjson.dumps(body), media_type="application/json", headers=headers)
+    return Response(orjson.dumps(body), media_type="application/json", headers={"x-gpu-type": gpu} if gpu else None)
+
+
+def gpu_header(gpu: str | None) -> list[tuple[bytes, bytes]]:
+    return [(b"x-gpu-type", gpu.encode())] if gpu else []

@@ -27,6 +27,7 @@ from app.inference.responses_begin import begin, validated
 from app.inference.responses_exchange import Exchange
 from app.inference.responses_items import Item
 from app.inference.responses_recent import Recent
+from app.inference.responses_references import with_referenced
 from app.inference.responses_request import ResponseCreate
 from app.inference.responses_stream import Event
 from app.orgs.auth import authenticate
@@ -150,23 +151,20 @@ class Socket:
 
     async def _respond(self, fields: dict[str, Any]) -> None:
         org_id = (await authenticate(self._connection.scope)).org_id
-        asked = validated(TurnCreate, fields)
-        target = await admit(self._connection, org_id, asked.model, wanted_gpu(self._connection, fields))
-        remembered = self._recent.find(asked.previous_response_id)
-        history = await self._history(org_id, asked.previous_response_id) if remembered is None else remembered
+        turn = validated(TurnCreate, fields)
+        target = await admit(self._connection, org_id, turn.model, wanted_gpu(self._connection, fields))
+        remembered = self._recent.find(turn.previous_response_id)
+        async with self._connection.app.state.store.read() as session:
+            history = remembered or await stored.history(session, org_id, turn.previous_response_id)
+            asked = await with_referenced(session, org_id, turn, history)
         exchange = begin(self._connection, target, org_id, asked, history)
         if remembered:
             exchange.adopt(remembered)
-        events = exchange.events() if asked.generate else exchange.prepared()
-        async with aclosing(events) as batches:
+        async with aclosing(exchange.events() if turn.generate else exchange.prepared()) as batches:
             async for batch in batches:
                 for event in batch:
-                    await self._send({**event, **echoed(fields)})
+                    await self._send({**as_on_sockets(event), **echoed(fields)})
         self._note(exchange, asked, history)
-
-    async def _history(self, org_id: str, previous_id: str | None) -> Sequence[Item]:
-        async with self._connection.app.state.store.read() as session:
-            return await stored.history(session, org_id, previous_id)
 
     def _note(self, exchange: Exchange, asked: ResponseCreate, history: Sequence[Item]) -> None:
         response = exchange.response
@@ -208,6 +206,14 @@ def echoed(fields: Mapping[str, Any]) -> dict[str, str]:
     """The client's own mark for a turn. Turns with different marks too come one after the other."""
     stream_id = fields.get("stream_id")
     return {"stream_id": stream_id} if isinstance(stream_id, str) and len(stream_id) <= 256 else {}
+
+
+def as_on_sockets(event: Event) -> Event:
+    """A stream's own error event, where the response could not be stored, says less than one of a WebSocket."""
+    if event["type"] != "error":
+        return event
+    told = {name: event[name] for name in ("code", "message", "param")}
+    return {"type": "error", "status": 500, "error": {"type": "server_error", **told}}
 
 
 def error_event(error: APIError) -> Event:

@@ -1,17 +1,17 @@
 """Stored responses: kept as they were answered, with the items they were asked with."""
 
+import time
 from collections.abc import Sequence
-from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import BadRequest, NotFound
 from app.inference.responses_items import Item
-from app.store.idempotency import claim_key
-from app.store.tables import StoredResponse
+from app.inference.responses_object import Response, is_final
+from app.store.tables import ResponseEventBatch, ResponseLease, StoredResponse
 
-MAX_TURNS = 1000
+DAY_SECONDS = 24 * 3600.0
 
 
 class UnknownResponse(NotFound):
@@ -29,25 +29,26 @@ class UnknownPreviousResponse(BadRequest):
         super().__init__(message, param="previous_response_id")
 
 
-async def save(
-    session: AsyncSession,
-    org_id: str,
-    response: dict[str, Any],
-    items: Sequence[Item],
-    *,
-    previous_id: str | None,
-    idempotency: tuple[str | None, Any],
+class UnfinishedPreviousResponse(BadRequest):
+    """In the background, it has not come to its end yet."""
+
+    code = "previous_response_not_finished"
+
+    def __init__(self, response_id: str) -> None:
+        message = f"Previous response with id '{response_id}' is still being generated; wait for its end."
+        super().__init__(message, param="previous_response_id")
+
+
+def add(
+    session: AsyncSession, org_id: str, response: Response, items: Sequence[Item], *, before: Sequence[Item] = ()
 ) -> None:
-    """`previous_id`: the stored response that this one goes on from. `idempotency`: the request's key, if any, and the
-    request."""
-    key, request = idempotency
-    await claim_key(session, org_id, key, request, response["id"])
+    """`before`: the conversation so far, where it is stored nowhere."""
     session.add(
         StoredResponse(
             id=response["id"],
             org_id=org_id,
-            previous_response_id=previous_id,
-            input_items=list(items),
+            previous_response_id=None if before else response["previous_response_id"],
+            input_items=[*before, *items],
             body=response,
         )
     )
@@ -62,23 +63,54 @@ async def get(session: AsyncSession, org_id: str, response_id: str) -> StoredRes
 
 
 async def remove(session: AsyncSession, org_id: str, response_id: str) -> None:
-    """Raises UnknownResponse."""
+    """With its events. One that is being worked on is ended by that. Raises UnknownResponse."""
     row = await get(session, org_id, response_id)
-    await session.execute(delete(StoredResponse).where(StoredResponse.id == row.id))
+    await _remove(session, [row.id])
+
+
+async def remove_old(session: AsyncSession, *, days: float, limit: int) -> int:
+    """Remove some of those that are older; how many."""
+    old = select(StoredResponse.id).where(StoredResponse.created_at < time.time() - days * DAY_SECONDS)
+    # Another gateway that sweeps at the same time takes other ones.
+    oldest = old.order_by(StoredResponse.created_at).limit(limit).with_for_update(skip_locked=True)
+    ids = list(await session.scalars(oldest))
+    await _remove(session, ids)
+    return len(ids)
 
 
 async def history(session: AsyncSession, org_id: str, previous_id: str | None) -> list[Item]:
-    """Every item of the conversation that ends with `previous_id`, oldest first. Raises UnknownPreviousResponse."""
-    turns: list[list[Item]] = []
-    while previous_id is not None and len(turns) < MAX_TURNS:
-        row = await _find(session, org_id, previous_id)
-        if row is None:
-            raise UnknownPreviousResponse(previous_id)
-        turns.append([*row.input_items, *row.body["output"]])
-        previous_id = row.previous_response_id
-    return [item for turn in reversed(turns) for item in turn]
+    """Every item of the conversation that ends with `previous_id`, oldest first.
+
+    Raises UnknownPreviousResponse, UnfinishedPreviousResponse.
+    """
+    if previous_id is None:
+        return []
+    turns = await _turns(session, org_id, previous_id)
+    if not turns or turns[0].previous_response_id:
+        raise UnknownPreviousResponse((turns[0].previous_response_id if turns else None) or previous_id)
+    if not is_final(turns[-1].body):
+        raise UnfinishedPreviousResponse(previous_id)
+    return [item for turn in turns for item in [*turn.input_items, *turn.body["output"]]]
+
+
+async def _turns(session: AsyncSession, org_id: str, last_id: str) -> list[StoredResponse]:
+    """Oldest first, in one statement however many there are."""
+    columns = (StoredResponse.id, StoredResponse.previous_response_id)
+    mine = StoredResponse.org_id == org_id
+    last = select(*columns, literal(0).label("age")).where(mine, StoredResponse.id == last_id)
+    chain = last.cte("chain", recursive=True)
+    earlier = select(*columns, chain.c.age + 1).where(mine, StoredResponse.id == chain.c.previous_response_id)
+    chain = chain.union_all(earlier)
+    turns = select(StoredResponse).join(chain, StoredResponse.id == chain.c.id).order_by(chain.c.age.desc())
+    return list(await session.scalars(turns))
 
 
 async def _find(session: AsyncSession, org_id: str, response_id: str) -> StoredResponse | None:
     mine = (StoredResponse.org_id == org_id, StoredResponse.id == response_id)
     return await session.scalar(select(StoredResponse).where(*mine))
+
+
+async def _remove(session: AsyncSession, ids: Sequence[str]) -> None:
+    # The lease first: its worker waits for it, and then writes no more events.
+    for owned in (ResponseLease.response_id, ResponseEventBatch.response_id, StoredResponse.id):
+        await session.execute(delete(owned.class_).where(owned.in_(ids)))

@@ -10,14 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app import sse
+from app.inference.responses_ids import item_id
 from app.inference.responses_items import Item
 from app.inference.responses_object import (
     CUT_SHORT,
     OPEN,
     Response,
-    cancelled,
     concluded,
     failed,
+    is_final,
     logprobs_of,
     new_call,
     new_message,
@@ -51,7 +52,7 @@ def finished_response(
 
 
 @dataclass
-class _OpenItem:
+class OpenItem:
     """An output item that is being written."""
 
     item: Item
@@ -86,7 +87,7 @@ class _OpenItem:
 class _Answer:
     """One choice, as far as it has come."""
 
-    open: _OpenItem | None = None
+    open: OpenItem | None = None
     kinds: set[str] = field(default_factory=set)
     # Blanks before the first word: they may turn out to stand before a tool call, and be no message.
     held_text: str = ""
@@ -113,12 +114,14 @@ class ResponseEvents:
         self._answers: dict[int, _Answer] = {}
         self._usages: dict[int | None, Mapping[str, Any]] = {}
 
+    def queue(self) -> list[Event]:
+        """Before `start`, where the response has to wait."""
+        return [self._event(f"response.{word}", response=self.response) for word in ("created", "queued")]
+
     def start(self) -> list[Event]:
-        events = [self._event("response.created", response=self.response)]
-        if self.response["status"] == "queued":
-            events.append(self._event("response.queued", response=self.response))
-            self.response = {**self.response, "status": OPEN}
-        return [*events, self._event("response.in_progress", response=self.response)]
+        created = [] if self.has_begun else [self._event("response.created", response=self.response)]
+        self.response = {**self.response, "status": OPEN}
+        return [*created, self._event("response.in_progress", response=self.response)]
 
     def feed(self, chunk: Mapping[str, Any]) -> list[Event]:
         """One parsed `chat.completion.chunk`."""
@@ -157,18 +160,13 @@ class ResponseEvents:
         self.response = failed(self.response, output, message=message, code=code, usage=self._usage())
         return [self._event("response.failed", response=self.response)]
 
-    def cancel(self) -> None:
-        """Clients know no event for it: the stream just ends."""
-        if not self.is_over:
-            self.response = cancelled(self.response, self._output_so_far(), usage=self._usage())
-
     @property
     def has_begun(self) -> bool:
         return self._sequence_number > 0
 
     @property
     def is_over(self) -> bool:
-        return self.response["status"] not in ("queued", OPEN)
+        return is_final(self.response)
 
     def _output_so_far(self) -> list[Item]:
         unfinished = [answer.open for answer in self._answers.values() if answer.open]
@@ -195,7 +193,7 @@ class ResponseEvents:
 
     def _write_reasoning(self, answer: _Answer, text: str) -> Iterator[Event]:
         if not answer.is_writing("reasoning"):
-            yield from self._open(answer, new_reasoning())
+            yield from self._open(answer, new_reasoning(self._next_id("reasoning")))
         yield self._delta(answer, text)
 
     def _write_text(self, answer: _Answer, text: str, logprobs: list[Any]) -> Iterator[Event]:
@@ -210,18 +208,27 @@ class ResponseEvents:
         text, logprobs = answer.held_text, answer.held_logprobs
         answer.held_text, answer.held_logprobs = "", []
         if not answer.is_writing("message"):
-            yield from self._open(answer, new_message())
+            yield from self._open(answer, new_message(self._next_id("message")))
         if text:
             yield self._delta(answer, text, logprobs)
 
     def _write_call(self, answer: _Answer, call: Mapping[str, Any]) -> Iterator[Event]:
-        answer.held_text, answer.held_logprobs = "", []
         index = call.get("index", 0)
         if not answer.is_writing("function_call", index):
-            yield from self._open(answer, new_call(call), index)
+            if not self._may_call(answer):
+                return
+            answer.held_text, answer.held_logprobs = "", []
+            yield from self._open(answer, new_call(self._next_id("function_call"), call), index)
         arguments = (call.get("function") or {}).get("arguments")
         if arguments:
             yield self._delta(answer, arguments)
+
+    def _may_call(self, answer: _Answer) -> bool:
+        """What the model calls beyond its limits is ignored."""
+        if not self.response["parallel_tool_calls"] and "function_call" in answer.kinds:
+            return False
+        limit = self.response["max_tool_calls"]
+        return limit is None or sum(item["type"] == "function_call" for item in self._output) < limit
 
     def _end(self, answer: _Answer) -> Iterator[Event]:
         if answer.is_without_message():
@@ -230,9 +237,12 @@ class ResponseEvents:
             answer.open.logprobs += answer.held_logprobs
         yield from self._close(answer, "incomplete" if answer.finish_reason in CUT_SHORT else "completed")
 
+    def _next_id(self, kind: str) -> str:
+        return item_id(kind, self.response["id"], "o", len(self._output))
+
     def _open(self, answer: _Answer, item: Item, call_index: int | None = None) -> Iterator[Event]:
         yield from self._close(answer, "completed")
-        opened = answer.open = _OpenItem(item, len(self._output), call_index)
+        opened = answer.open = OpenItem(item, len(self._output), call_index)
         answer.kinds.add(opened.kind)
         self._output.append(item)
         yield self._event("response.output_item.added", output_index=opened.output_index, item=item)
@@ -267,7 +277,7 @@ class ResponseEvents:
         return {**told[0], "completion_tokens": sum(usage.get("completion_tokens") or 0 for usage in told)}
 
 
-def _whole_text(opened: _OpenItem, item: Item) -> dict[str, Any]:
+def _whole_text(opened: OpenItem, item: Item) -> dict[str, Any]:
     if opened.kind == "function_call":
         return {"name": item["name"], "arguments": item["arguments"]}
     part = item["content"][0]

@@ -171,7 +171,26 @@ class StoredResponse(Base):
     previous_response_id: Mapped[str | None]
     input_items: Mapped[list[Any]]
     body: Mapped[dict[str, Any]]
-    created_at: Mapped[float] = mapped_column(default=time.time)
+    created_at: Mapped[float] = mapped_column(default=time.time, index=True)
+
+
+class ResponseLease(Base):
+    """A gateway works on a background response. While there is a lease the response is not final."""
+
+    __tablename__ = "response_leases"
+
+    response_id: Mapped[str] = mapped_column(ForeignKey("stored_responses.id"), primary_key=True)
+    expires_at: Mapped[float]
+
+
+class ResponseEventBatch(Base):
+    """Events of a background response that were written together; `last_number` is the last one's sequence number."""
+
+    __tablename__ = "response_event_batches"
+
+    response_id: Mapped[str] = mapped_column(ForeignKey("stored_responses.id"), primary_key=True)
+    last_number: Mapped[int] = mapped_column(primary_key=True)
+    events: Mapped[list[Any]]
 
 
 class IdempotencyKey(Base):

@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002_sealing_keys"
-down_revision = "0001"
+revision = "sealing_keys"
+down_revision = "background_responses"
 branch_labels = None
 depends_on = None
 

@@ -8,9 +8,10 @@ from openai.types.responses import ResponseItem
 from pydantic import TypeAdapter
 
 from app.errors import APIError
+from app.inference import responses_items
 from app.inference.chat_request import ChatRequest
 from app.inference.responses_chat import to_chat
-from app.inference.responses_items import Item, input_items
+from app.inference.responses_items import Item
 from app.inference.responses_request import ResponseCreate
 
 TOOL = {"type": "function", "name": "look", "description": "Looks.", "parameters": {"type": "object"}}
@@ -37,6 +38,10 @@ def chat(history: list[Item] | None = None, **fields: Any) -> dict[str, Any]:
     body = to_chat(request(**fields), history or [], orjson.loads)
     ChatRequest.model_validate(body)
     return body
+
+
+def input_items(asked: ResponseCreate) -> list[Item]:
+    return responses_items.input_items(asked, "resp_1")
 
 
 def refused(**fields: Any) -> APIError:
@@ -199,7 +204,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a call without name": ({"input": [{**CALL, "name": None}]}, "input[0].name"),
     "an output without a call": ({"input": [USER, OUTPUT]}, "input"),
-    "a reference to elsewhere": ({"input": [{"type": "item_reference", "id": "SECRET"}]}, "input"),
     "tool calls as text": (
         {"input": None, "messages": [{"role": "assistant", "tool_calls": "SECRET"}]},
         "messages[0].tool_calls",

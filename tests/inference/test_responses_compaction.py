@@ -25,7 +25,7 @@ REASONING: dict[str, Any] = {"type": "reasoning", "summary": [], "content": [{"t
 
 
 def items(*given: dict[str, Any]) -> list[dict[str, Any]]:
-    return input_items(ResponseCreate.model_validate({"model": MODEL, "input": list(given)}))
+    return input_items(ResponseCreate.model_validate({"model": MODEL, "input": list(given)}), "resp_1")
 
 
 def test_messages_of_people_stay_and_all_else_is_sealed() -> None:
@@ -52,7 +52,7 @@ def test_a_summary_is_short_also_for_a_small_model() -> None:
 
 def test_there_must_be_something_to_make_short() -> None:
     with pytest.raises(BadRequest, match="input"):
-        input_items(CompactRequest(model=MODEL).asking_for_summary(4096))
+        input_items(CompactRequest(model=MODEL).asking_for_summary(4096), "resp_1")
 
 
 async def compact(client: AsyncClient, **fields: Any) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from tests.inference.vllm_chunks import (
     THOUGHT,
     TWO,
     all_events,
+    call_chunk,
     chunk,
     final,
     machine,
@@ -157,16 +158,6 @@ def test_nothing_follows_the_end() -> None:
     assert events.response == failed["response"]
 
 
-def test_a_cancelled_response_keeps_what_was_written() -> None:
-    events = machine()
-    for part in TEXT[:3]:
-        events.feed(part)
-    events.cancel()
-    assert events.finish() == []
-    assert (events.response["status"], events.response["output_text"]) == ("cancelled", "Loam is soil.")
-    Response.model_validate(events.response)
-
-
 def test_the_choices_of_a_stream_without_a_last_usage_are_added_up() -> None:
     assert final(TWO[:-1])["usage"]["output_tokens"] == 4
 
@@ -174,13 +165,37 @@ def test_the_choices_of_a_stream_without_a_last_usage_are_added_up() -> None:
 def test_a_background_response_is_queued_first() -> None:
     request = ResponseCreate.model_validate({"model": "m", "input": "a", "background": True})
     events = ResponseEvents(new_response(request, response_id="resp_1", created_at=1, status="queued"))
-    started = events.start()
+    started = [*events.queue(), *events.start()]
     assert [event["type"] for event in started] == [
         "response.created",
         "response.queued",
         "response.in_progress",
     ]
     assert [event["response"]["status"] for event in started] == ["queued", "queued", "in_progress"]
+
+
+CALLED = {
+    "one at a time": ({"parallel_tool_calls": False}, ["first"]),
+    "at most one": ({"max_tool_calls": 1}, ["first"]),
+    "at most two": ({"max_tool_calls": 2}, ["first", "second"]),
+    "as many as it likes": ({}, ["first", "second", "third"]),
+}
+
+
+@pytest.mark.parametrize(("fields", "names"), CALLED.values(), ids=CALLED.keys())
+def test_calls_beyond_the_limits_are_ignored(fields: dict[str, Any], names: list[str]) -> None:
+    calls = [call_chunk("{}", name=name, index=i) for i, name in enumerate(("first", "second", "third"))]
+    *_, last = all_events([ROLE, *calls, chunk(finish_reason="tool_calls"), LAST], **fields)
+    output = last["response"]["output"]
+    assert [(item["name"], item["arguments"]) for item in output] == [(name, "{}") for name in names]
+    assert last["type"] == "response.completed"
+
+
+def test_several_answers_share_the_limit_of_calls() -> None:
+    calls = [call_chunk("{}", name="look", choice=i) for i in range(2)]
+    ends = [chunk(index=i, finish_reason="tool_calls") for i in range(2)]
+    *_, last = all_events([ROLE, *calls, *ends, LAST], max_tool_calls=1, n=2)
+    assert [item["type"] for item in last["response"]["output"]] == ["function_call", "message"]
 
 
 def test_events_are_not_changed_by_what_comes_later() -> None:

@@ -30,10 +30,10 @@ def chunk(*, index: int = 0, finish_reason: str | None = None, tokens: str = "",
     return {"id": "chatcmpl-1", "object": "chat.completion.chunk", "choices": [choice], "usage": usage}
 
 
-def call_chunk(arguments: str, *, index: int = 0, name: str | None = None) -> Json:
+def call_chunk(arguments: str, *, index: int = 0, name: str | None = None, choice: int = 0) -> Json:
     first = {"id": f"call_{index}", "type": "function"} if name else {}
     function = {"name": name, "arguments": arguments} if name else {"arguments": arguments}
-    return chunk(tool_calls=[{"index": index, **first, "function": function}])
+    return chunk(index=choice, tool_calls=[{"index": index, **first, "function": function}])
 
 
 ROLE = chunk(role="assistant", content="")
