@@ -7,7 +7,7 @@ that are not stored a client can go on while their connection lasts.
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ import structlog
 from fastapi import APIRouter
 from starlette.requests import HTTPConnection
 from starlette.routing import WebSocketRoute
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from app.error_handlers import as_api_error
 from app.errors import APIError, BadRequest
@@ -75,7 +75,7 @@ class Socket:
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._connection = HTTPConnection(scope)
         self._receive = receive
-        self._raw_send = send
+        self._asgi_send = send
         self._settings: Settings = self._connection.app.state.settings
         self._recent = Recent(self._settings.max_body_bytes)
         self._waiting: asyncio.Queue[bytes | None] = asyncio.Queue()
@@ -83,9 +83,9 @@ class Socket:
         self._goodbye: Goodbye | None = None
 
     async def run(self) -> None:
-        """Until the client leaves, the connection has lasted its time, or the server shuts down."""
+        """Until the client leaves, the connection has lasted its time, or the server shuts down. Raises Gone."""
         await self._receive()  # that it wants to connect
-        await self._raw_send({"type": "websocket.accept"})
+        await self._send_raw({"type": "websocket.accept"})
         life = asyncio.get_running_loop().call_later(self._settings.websocket_seconds, self._end, self._too_old())
         tasks = [asyncio.create_task(work) for work in (self._read(), self._answer())]
         try:
@@ -96,7 +96,7 @@ class Socket:
                 task.cancel()  # a turn of who has gone ends here, and is charged
             ended = await asyncio.gather(*tasks, return_exceptions=True)
         for error in ended:
-            if isinstance(error, Exception) and not isinstance(error, Gone):
+            if isinstance(error, Exception):
                 raise error
 
     def _too_old(self) -> Goodbye:
@@ -132,7 +132,7 @@ class Socket:
                 await self._take_turn(frame)
         if self._goodbye.error:
             await self._send(error_event(self._goodbye.error))
-        await self._raw_send({"type": "websocket.close", "code": self._goodbye.close_code})
+        await self._send_raw({"type": "websocket.close", "code": self._goodbye.close_code})
 
     async def _take_turn(self, frame: bytes) -> None:
         """A failure ends the turn, not the connection."""
@@ -174,9 +174,12 @@ class Socket:
             self._recent.remember(response["id"], [*history, *exchange.items, *response["output"]])
 
     async def _send(self, event: Mapping[str, Any]) -> None:
+        await self._send_raw({"type": "websocket.send", "text": orjson.dumps(event).decode()})
+
+    async def _send_raw(self, message: Message) -> None:
         """Raises Gone."""
         try:
-            await self._raw_send({"type": "websocket.send", "text": orjson.dumps(event).decode()})
+            await self._asgi_send(message)
         except OSError as error:
             raise Gone from error
 
@@ -185,7 +188,8 @@ class Conversing:
     """The route's ASGI application: below what FastAPI makes of WebSockets, which knows no shutdown."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await Socket(scope, receive, send).run()
+        with suppress(Gone):
+            await Socket(scope, receive, send).run()
 
 
 router.routes.append(WebSocketRoute("/responses", Conversing()))

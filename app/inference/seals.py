@@ -3,6 +3,7 @@
 import base64
 import hmac
 import secrets
+from functools import cached_property
 from typing import Any
 
 import orjson
@@ -30,7 +31,13 @@ class Seal:
     """One organisation's."""
 
     def __init__(self, key: bytes, org_id: str) -> None:
-        self._fernet = Fernet(base64.urlsafe_b64encode(hmac.digest(key, org_id.encode(), "sha256")))
+        self._key = key
+        self._org_id = org_id
+
+    @cached_property
+    def _fernet(self) -> Fernet:
+        """Few requests need it."""
+        return Fernet(base64.urlsafe_b64encode(hmac.digest(self._key, self._org_id.encode(), "sha256")))
 
     def close(self, content: Any) -> str:
         return self._fernet.encrypt(orjson.dumps(content)).decode()

@@ -4,12 +4,24 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+import orjson
+
 from app.inference.relay import ContextExceeded, Meter, Relay, TokenCount
 
 Message = Mapping[str, Any]
 
 # What an answer shall have room for where nobody said how long it may be, as a part of the context; and at most.
 USUAL_SHARE, GREATEST_SHARE = 8, 2
+# No text in the world has longer ones on average: what is larger need not be counted, which takes its time.
+MAX_TOKEN_BYTES = 16
+
+
+class TooLongAlone(ContextExceeded):
+    def __init__(self, context_length: int) -> None:
+        message = (
+            f"The input is longer than this model's context of {context_length} tokens, even without its earlier turns."
+        )
+        super().__init__(message, param="input")
 
 
 class TruncatingRelay(Relay):
@@ -31,14 +43,10 @@ class TruncatingRelay(Relay):
         Raises ContextExceeded when the last turn alone is too long.
         """
         steps = steps_that_may_go(body["messages"])
-        fewest, most = 1, len(steps)
-        shortest = await self.count(without(body, steps))
-        if shortest.tokens >= shortest.limit:
-            raise ContextExceeded(
-                f"The input is longer than this model's context of {shortest.limit} tokens, even without "
-                f"its earlier turns: {shortest.tokens} tokens.",
-                param="input",
-            )
+        fewest = fewest_by_size(body, steps, self.target.model.context_length * MAX_TOKEN_BYTES)
+        most = len(steps)
+        if fewest > most or (shortest := await self.count(without(body, steps))).tokens >= shortest.limit:
+            raise TooLongAlone(self.target.model.context_length)
         while fewest < most:
             middle = (fewest + most) // 2
             if leaves_room(await self.count(without(body, steps[:middle])), body):
@@ -46,6 +54,17 @@ class TruncatingRelay(Relay):
             else:
                 fewest = middle + 1
         return without(body, steps[:most])
+
+
+def fewest_by_size(body: Mapping[str, Any], steps: Sequence[Sequence[int]], max_bytes: int) -> int:
+    """How many steps have to go at the least; more than there are when all are not enough."""
+    sizes = [len(orjson.dumps(message)) for message in body["messages"]]
+    left = sum(sizes) + len(orjson.dumps(body.get("tools")))
+    for fewest, step in enumerate(steps):
+        if left <= max_bytes:
+            return max(fewest, 1)
+        left -= sum(sizes[index] for index in step)
+    return max(len(steps), 1) if left <= max_bytes else len(steps) + 1
 
 
 def leaves_room(count: TokenCount, body: Mapping[str, Any]) -> bool:

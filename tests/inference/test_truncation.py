@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from httpx import AsyncClient
 
-from app.inference.truncation import steps_that_may_go, without
+from app.inference.truncation import fewest_by_size, steps_that_may_go, without
 from tests.asking import MODEL, ok, refused
 
 pytestmark = pytest.mark.anyio
@@ -59,6 +59,19 @@ def test_the_oldest_may_go_first(sketch: str, expected: list[str]) -> None:
 def test_a_result_goes_with_its_call_though_it_came_later() -> None:
     messages = conversation("uc1ut1a")
     assert sketch_of(without({"messages": messages}, [[0, 1]])["messages"]) == "ua"
+
+
+@pytest.mark.parametrize(("max_bytes", "fewest"), [(10_000, 1), (610, 1), (410, 2), (210, 3), (100, 4)])
+def test_what_is_far_too_large_is_not_counted(max_bytes: int, fewest: int) -> None:
+    messages = [{"role": "user", "content": "x" * 170} for _ in range(4)]  # 200 bytes each, and no tools
+    assert fewest_by_size({"messages": messages}, [[0], [1], [2]], max_bytes) == fewest
+
+
+async def test_a_talk_far_beyond_the_context_is_cut_in_a_moment(client: AsyncClient) -> None:
+    body = ok(await ask(client, input=long_talk(1500), truncation="auto"))
+    assert body["status"] == "completed"
+    huge = [*long_talk(3), {"role": "user", "content": "word " * 100_000}]
+    refused(await ask(client, input=huge, truncation="auto"), 400, param="input", code="context_length_exceeded")
 
 
 def long_talk(n_turns: int) -> list[dict[str, Any]]:
