@@ -18,7 +18,8 @@ from app.inference.responses_follow import follow
 from app.inference.responses_items import Item
 from app.inference.responses_references import with_referenced
 from app.inference.responses_request import ResponseCreate
-from app.inference.responses_sending import FollowedAnswer, StreamedAnswer, WholeAnswer, as_json
+from app.inference.responses_retold import retold
+from app.inference.responses_sending import FollowedAnswer, StreamedAnswer, ToldAnswer, WholeAnswer, as_json
 from app.orgs.auth import CurrentOrg
 from app.settings import Settings
 from app.store.idempotency import IdempotencyHeader, find_claimed
@@ -73,8 +74,7 @@ async def create_response(
     async with store.read() as session:
         earlier = await find_claimed(session, org_id, idempotency_key, body)
         if earlier:
-            kept = await stored.get(session, org_id, earlier)
-            return followed(request, kept.id) if asked.background and asked.stream else as_json(kept.body)
+            return again(request, (await stored.get(session, org_id, earlier)).body, streamed=asked.stream)
         conversation = await stored.history(session, org_id, asked.previous_response_id)
         asked = await with_referenced(session, org_id, asked, conversation)
     exchange = begin(request, target, org_id, asked, conversation, (idempotency_key, body))
@@ -100,6 +100,13 @@ async def compact_response(request: Request, org_id: CurrentOrg, store: StoreDep
         question = asked.asking_for_summary(target.model.context_length)
         question = await with_referenced(session, org_id, question, conversation)
     return WholeAnswer(begin_compaction(request, target, org_id, question, conversation))
+
+
+def again(request: Request, response: dict[str, Any], *, streamed: bool) -> Response:
+    """What an earlier request under the same idempotency key was answered."""
+    if not streamed:
+        return as_json(response)
+    return followed(request, response["id"]) if response["background"] else ToldAnswer(retold(response))
 
 
 def followed(request: Request, response_id: str, *, after: int = -1, gpu: str | None = None) -> FollowedAnswer:

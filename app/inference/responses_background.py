@@ -10,6 +10,7 @@ from weakref import WeakValueDictionary
 import structlog
 
 from app.error_handlers import HANDLED, InternalError
+from app.errors import APIError
 from app.inference import responses_running as running
 from app.inference import responses_store as stored
 from app.inference.responses_exchange import Exchange
@@ -23,6 +24,18 @@ log = structlog.get_logger()
 MAX_LAPSED = 100
 
 
+class TooManyAtWork(APIError):
+    """There is no connection that would bound their number."""
+
+    status_code, type, code = 429, "rate_limit_error", "too_many_background_responses"
+    headers = {"Retry-After": "5"}
+
+    def __init__(self, n_at_work: int) -> None:
+        super().__init__(
+            f"This gateway works on {n_at_work} background responses already; try again when some are done."
+        )
+
+
 class Backgrounds:
     """Those of this gateway. Somebody calls `look_after()` now and then, and `close()` at the end."""
 
@@ -34,7 +47,12 @@ class Backgrounds:
         self._looked_at = float("-inf")
 
     async def begin(self, exchange: Exchange) -> Response:
-        """The queued response, durable; or what the request's idempotency key made before. Raises Conflict."""
+        """The queued response, durable; or what the request's idempotency key made before.
+
+        Raises TooManyAtWork, Conflict.
+        """
+        if len(self._tasks) >= self._settings.max_background_responses:
+            raise TooManyAtWork(len(self._tasks))
         response, response_id, events = exchange.response, exchange.response["id"], exchange.queue()
         async with self._store.begin() as session:
             claimed = await exchange.claim(session)

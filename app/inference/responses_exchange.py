@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.error_handlers import HANDLED, as_api_error
-from app.errors import APIError
+from app.errors import APIError, BadRequest
 from app.ids import new_id
 from app.inference import responses_store as stored
 from app.inference.chat_request import ChatRequest, engine_body
@@ -108,7 +108,8 @@ class Exchange:
         """The events that tell of a failure, from the first one on if none has been told."""
         told = as_api_error(error)
         start = [] if self._events.has_begun else self._events.start()
-        return await self._kept([*start, *self._events.fail(told.message, told.code)])
+        code = "invalid_prompt" if isinstance(told, BadRequest) else told.code
+        return await self._kept([*start, *self._events.fail(told.message, code)])
 
     async def claim(self, session: AsyncSession) -> str:
         """The response that answers this request: ours, or one that the same idempotency key made before.

@@ -31,7 +31,7 @@ def is_reference(given: Any) -> bool:
 
 def items_and_references(request: ResponseCreate) -> list[Item]:
     """`input`, or else `messages`, which are taken in chat's form too. The id of a new item is still empty."""
-    name = "input" if request.input is not None else "messages"
+    name = request.asked_in
     asked = getattr(request, name)
     if isinstance(asked, str):
         return [message_item("user", asked)]

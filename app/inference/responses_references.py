@@ -30,15 +30,16 @@ async def with_referenced(
 
     Raises UnknownItem.
     """
-    if not isinstance(asked.input, list):
-        return asked
+    name = asked.asked_in
+    given = getattr(asked, name)
     known = {item["id"] for item in history}
-    wanted = [given["id"] for given in asked.input if is_reference(given) and given["id"] not in known]
+    references = [item for item in given if is_reference(item)] if isinstance(given, list) else []
+    wanted = [reference["id"] for reference in references if reference["id"] not in known]
     if not wanted:
         return asked
     found = await _find(session, org_id, wanted)
-    items = [found.get(given["id"], given) if is_reference(given) else given for given in asked.input]
-    return asked.model_copy(update={"input": items})
+    items = [found.get(item["id"], item) if is_reference(item) else item for item in given]
+    return asked.model_copy(update={name: items})
 
 
 async def _find(session: AsyncSession, org_id: str, wanted: list[str]) -> dict[str, Item]:

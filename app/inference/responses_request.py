@@ -143,6 +143,11 @@ class ResponseCreate(WireModel):
         return self
 
     @property
+    def asked_in(self) -> Literal["input", "messages"]:
+        """The field that holds what is asked."""
+        return "input" if self.input is not None else "messages"
+
+    @property
     def n_samples(self) -> int:
         """How many answers the engine makes, of which `n` are kept."""
         return max(self.n, self.best_of or 1)

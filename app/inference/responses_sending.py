@@ -87,6 +87,13 @@ class FollowedAnswer(Response):
         await stream.end()
 
 
+class ToldAnswer(Response):
+    """Events that are all there."""
+
+    def __init__(self, events: list[Event]) -> None:
+        super().__init__(b"".join(encode(event) for event in events), media_type=sse.MEDIA_TYPE)
+
+
 async def _write_all(stream: EventStream, events: AsyncGenerator[list[Event]]) -> None:
     async with aclosing(events) as batches:
         async for batch in batches:

@@ -23,17 +23,11 @@ from app.inference.responses_object import (
     new_call,
     new_message,
     new_reasoning,
-    output_text,
 )
+from app.inference.responses_open_item import OpenItem, Told
 
 Event = dict[str, Any]
 
-# What an item's text is called in the events about it.
-TEXT_EVENTS = {
-    "message": "response.output_text",
-    "reasoning": "response.reasoning_text",
-    "function_call": "response.function_call_arguments",
-}
 ENDINGS = ("stop", "tool_calls", "repetition", *CUT_SHORT)
 
 
@@ -49,38 +43,6 @@ def finished_response(
     events.replay(completion)
     events.finish()
     return events.response
-
-
-@dataclass
-class OpenItem:
-    """An output item that is being written."""
-
-    item: Item
-    output_index: int
-    call_index: int | None = None
-    text: list[str] = field(default_factory=list)
-    logprobs: list[Any] = field(default_factory=list)
-
-    @property
-    def kind(self) -> str:
-        return str(self.item["type"])
-
-    @property
-    def place(self) -> dict[str, Any]:
-        place = {"item_id": self.item["id"], "output_index": self.output_index}
-        return place if self.kind == "function_call" else {**place, "content_index": 0}
-
-    def part(self) -> Item:
-        text = "".join(self.text)
-        if self.kind == "reasoning":
-            return {"type": "reasoning_text", "text": text}
-        return output_text(text, list(self.logprobs))
-
-    def written(self, status: str) -> Item:
-        """The item with all of its text."""
-        if self.kind == "function_call":
-            return {**self.item, "status": status, "arguments": "".join(self.text)}
-        return {**self.item, "status": status, "content": [self.part()]}
 
 
 @dataclass
@@ -245,29 +207,22 @@ class ResponseEvents:
         opened = answer.open = OpenItem(item, len(self._output), call_index)
         answer.kinds.add(opened.kind)
         self._output.append(item)
-        yield self._event("response.output_item.added", output_index=opened.output_index, item=item)
-        if opened.kind != "function_call":
-            yield self._event("response.content_part.added", **opened.place, part=opened.part())
+        yield from self._told(opened.opened())
 
     def _delta(self, answer: _Answer, text: str, logprobs: list[Any] | None = None) -> Event:
         assert answer.open is not None
-        opened = answer.open
-        opened.text.append(text)
-        fields: dict[str, Any] = {**opened.place, "delta": text}
-        if opened.kind == "message":
-            fields["logprobs"] = logprobs or []
-            opened.logprobs += logprobs or []
-        return self._event(f"{TEXT_EVENTS[opened.kind]}.delta", **fields)
+        kind, fields = answer.open.add(text, logprobs)
+        return self._event(kind, **fields)
 
     def _close(self, answer: _Answer, status: str) -> Iterator[Event]:
         opened, answer.open = answer.open, None
         if opened is None:
             return
         item = self._output[opened.output_index] = opened.written(status)
-        yield self._event(f"{TEXT_EVENTS[opened.kind]}.done", **opened.place, **_whole_text(opened, item))
-        if opened.kind != "function_call":
-            yield self._event("response.content_part.done", **opened.place, part=item["content"][0])
-        yield self._event("response.output_item.done", output_index=opened.output_index, item=item)
+        yield from self._told(opened.closed(item))
+
+    def _told(self, told: list[Told]) -> Iterator[Event]:
+        return (self._event(kind, **fields) for kind, fields in told)
 
     def _usage(self) -> Mapping[str, Any] | None:
         """The engine's last word; cut before it, the sum of what each choice had told."""
@@ -275,13 +230,6 @@ class ResponseEvents:
         if None in self._usages or not told:
             return self._usages.get(None)
         return {**told[0], "completion_tokens": sum(usage.get("completion_tokens") or 0 for usage in told)}
-
-
-def _whole_text(opened: OpenItem, item: Item) -> dict[str, Any]:
-    if opened.kind == "function_call":
-        return {"name": item["name"], "arguments": item["arguments"]}
-    part = item["content"][0]
-    return {name: part[name] for name in ("text", "logprobs") if name in part}
 
 
 def _as_delta(choice: Mapping[str, Any]) -> dict[str, Any]:

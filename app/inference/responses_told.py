@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 
 from app.inference.responses_items import Item
-from app.inference.responses_stream import Event, OpenItem
+from app.inference.responses_open_item import OpenItem
+from app.inference.responses_stream import Event
 
 
 def output_told(events: Iterable[Event]) -> list[Item]:

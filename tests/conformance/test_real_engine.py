@@ -61,3 +61,13 @@ def test_a_json_schema_rules_both_apis(http: httpx.Client) -> None:
     response = answer(http, "/v1/responses", response_asked(RESPONSES["a JSON schema"]))
     for text in (chat["choices"][0]["message"]["content"], response["output_text"]):
         assert json.loads(text)["city"] in CITY["properties"]["city"]["enum"]
+
+
+def test_a_background_response_is_told_live_and_again(http: httpx.Client) -> None:
+    live = events(http, "/v1/responses", response_asked({"background": True}))
+    for event in live:
+        OPENAI.check_event(event)
+    path = f"/v1/responses/{live[0]['response']['id']}"
+    again = [json.loads(line) for line in data_lines(http.get(path, params={"stream": "true"}).text)]
+    assert again == live
+    assert http.get(path).json() == live[-1]["response"]

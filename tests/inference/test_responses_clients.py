@@ -8,7 +8,9 @@ from openai import OpenAI
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
+from app.inference.responses_retold import retold
 from app.inference.responses_stream import encode, finished_response
+from app.inference.responses_told import output_told
 from tests.inference.vllm_chunks import CUT, STREAMS, USAGE, all_events, final, machine
 
 EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
@@ -68,6 +70,18 @@ def test_openais_stream_helper_passes_on_an_answer_that_was_cut() -> None:
         *_, last = stream
     assert last.type == "response.incomplete"
     assert last.response.output_text == "Loam is a"
+
+
+@pytest.mark.parametrize("chunks", STREAMS.values(), ids=STREAMS.keys())
+def test_a_finished_response_is_told_again_as_openais_events(chunks: list[dict[str, Any]]) -> None:
+    response = final(chunks)
+    events = retold(response)
+    for event in events:
+        assert EVENT.validate_python(event).type == event["type"]
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    assert output_told(events[:-1]) == response["output"]
+    assert list(dict.fromkeys(e["type"] for e in events)) == list(dict.fromkeys(e["type"] for e in all_events(chunks)))
+    assert events[-1]["response"] == response
 
 
 def completion_of(chunks: list[dict[str, Any]]) -> dict[str, Any]:

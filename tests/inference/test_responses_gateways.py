@@ -10,14 +10,19 @@ import orjson
 import pytest
 from httpx import Client
 
-from tests.asking import MODEL, data_lines, ok
+from tests.asking import MODEL, data_lines, ok, refused
 from tests.conformance.shapes import OPENAI
 from tests.eventually import until
 from tests.servers import Server, TestOrg, running_server, start_server
 from tests.stores import PostgresStores, SqliteStores
 
 PATH = "/v1/responses"
-QUICK = {"LOAM_LEASE_SECONDS": "2", "LOAM_POLL_SECONDS": "0.1", "LOAM_SHUTDOWN_GRACE_SECONDS": "0.5"}
+QUICK = {
+    "LOAM_LEASE_SECONDS": "2",
+    "LOAM_POLL_SECONDS": "0.1",
+    "LOAM_SHUTDOWN_GRACE_SECONDS": "0.5",
+    "LOAM_MAX_BACKGROUND_RESPONSES": "3",
+}
 LONG = "Hello [simulate: tokens=2000] [simulate: pace=50]"
 TWO_SECONDS = "Hello [simulate: tokens=100] [simulate: pace=50]"
 
@@ -124,6 +129,16 @@ def test_a_response_is_followed_and_cancelled_through_another_gateway(
 
         until(charged, within_seconds=2)
         assert ok(here.get(f"{PATH}/{long}"))["status"] == "cancelled"
+
+
+def test_a_gateway_takes_no_more_background_responses_than_it_may(other: Server, org: TestOrg) -> None:
+    with client_of(other, org) as client:
+        ids = [begin(client, LONG) for _ in range(3)]
+        answer = client.post(PATH, json={"model": MODEL, "input": "Hi", "background": True})
+        refused(answer, 429, code="too_many_background_responses")
+        for response_id in ids:
+            ok(client.post(f"{PATH}/{response_id}/cancel"))
+        once(client, begin(client, "Hi"), "completed")
 
 
 def begin_and_read(client: Client) -> str:

@@ -92,9 +92,9 @@ async def test_an_unfinished_response_is_not_continued(store: Store) -> None:
             await stored.history(session, org.id, running["id"])
 
 
-async def referenced(session: AsyncSession, org_id: str, items: list[Any]) -> list[Json]:
+async def referenced(session: AsyncSession, org_id: str, items: list[Any], field: str = "input") -> list[Json]:
     """The messages that a model is sent for them."""
-    asked = ResponseCreate.model_validate({"model": "m", "input": items})
+    asked = ResponseCreate.model_validate({"model": "m", field: items})
     messages: list[Json] = to_chat(await with_referenced(session, org_id, asked, []), [], orjson.loads)["messages"]
     return messages
 
@@ -107,8 +107,10 @@ async def test_any_stored_item_can_be_sent_again_by_its_id(store: Store) -> None
         [question] = (await stored.get(session, org.id, text["id"])).input_items
     output = {"type": "function_call_output", "call_id": calls["output"][0]["call_id"], "output": "wet"}
     references = [{"id": question["id"]}, {"type": "item_reference", "id": text["output"][0]["id"]}]
+    items = [*references, {"id": calls["output"][0]["id"]}, output]
     async with store.read() as session:
-        messages = await referenced(session, org.id, [*references, {"id": calls["output"][0]["id"]}, output])
+        messages = await referenced(session, org.id, items)
+        assert await referenced(session, org.id, items, "messages") == messages
     assert [message["content"] for message in messages] == ["What is loam?", "Loam is soil.", "wet"]
     assert messages[1]["tool_calls"][0]["function"] == {"name": "look", "arguments": '{"at": "soil"}'}
 

@@ -8,6 +8,7 @@ from httpx import AsyncClient
 
 from app.inference.truncation import fewest_by_size, steps_that_may_go, without
 from tests.asking import MODEL, ok, refused
+from tests.servers import Server, TestOrg
 
 pytestmark = pytest.mark.anyio
 
@@ -120,6 +121,31 @@ async def test_a_last_question_that_is_too_long_alone_is_refused(client: AsyncCl
     talk = [*long_talk(3), {"role": "user", "content": "word " * 5000}]
     body = refused(await ask(client, input=talk, truncation="auto"), 400, param="input", code="context_length_exceeded")
     assert "4096" in body["detail"]
+
+
+@pytest.mark.engine
+async def test_the_real_engine_counts_its_own_tokens_calls_and_tools_among_them(
+    real: Server, real_org: TestOrg
+) -> None:
+    question = {"role": "user", "content": "Look until you find it."}
+    looks = [step for number in range(100) for step in look(number)]
+    tools = [{"type": "function", "name": "look", "parameters": {"type": "object", "properties": {}}}]
+    asked = {
+        "model": MODEL,
+        "input": [question, *looks],
+        "tools": tools,
+        "truncation": "auto",
+        "max_output_tokens": 200,
+    }
+    async with AsyncClient(base_url=real.url, headers=real_org.headers, timeout=120) as client:
+        usage = ok(await client.post(RESPONSES, json=asked))["usage"]
+    assert CONTEXT - 200 - 200 < usage["input_tokens"] <= CONTEXT - 200
+
+
+def look(number: int) -> list[dict[str, Any]]:
+    """About 100 tokens."""
+    call = {"type": "function_call", "call_id": f"call_{number}", "name": "look", "arguments": "{}"}
+    return [call, {"type": "function_call_output", "call_id": call["call_id"], "output": f"{number} of nothing " * 12}]
 
 
 async def test_a_stream_is_cut_before_it_begins(client: AsyncClient) -> None:
