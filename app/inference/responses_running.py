@@ -52,7 +52,8 @@ async def tell(session: AsyncSession, response_id: str, events: Sequence[Event],
 
 
 async def cancel(session: AsyncSession, org_id: str, response_id: str) -> Response:
-    """Final at once, with the output that was told until now; a repeat is harmless.
+    """Final at once, with the output that was told until now; a repeat is harmless. Clients know no event for it: the
+    stream just ends.
 
     Raises UnknownResponse, NotCancellable.
     """
