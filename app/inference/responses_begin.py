@@ -12,9 +12,8 @@ from app.ids import new_id
 from app.inference.admission import relay_for
 from app.inference.bounds import check_takes_tools
 from app.inference.chat import parse as parse_chat
-from app.inference.chat_request import ChatRequest
 from app.inference.relay import Relay
-from app.inference.responses_chat import to_chat
+from app.inference.responses_chat import to_chat, with_questions_joined
 from app.inference.responses_compaction import Compaction
 from app.inference.responses_exchange import Exchange
 from app.inference.responses_items import Item, input_items
@@ -42,7 +41,8 @@ def begin(
     idempotency: tuple[str | None, Any] = (None, None),
 ) -> Exchange:
     """`history`: the conversation so far. Raises BadRequest."""
-    chat = chat_of(asked, history, target, seal_of(connection, org_id))
+    chat = parse_chat(to_chat(asked, history, seal_of(connection, org_id).open))
+    check_takes_tools(target.model, chat.tools, chat.tool_choice)
     kind = TruncatingRelay if asked.truncation == "auto" else Relay
     relay = relay_for(connection, target, org_id, kind)
     return Exchange(relay, connection.app.state.store, asked, chat, idempotency)
@@ -53,15 +53,10 @@ def begin_compaction(
 ) -> Compaction:
     """`question`: the conversation and, at its end, what asks for its summary. Raises BadRequest."""
     seal = seal_of(connection, org_id)
-    chat = chat_of(question, history, target, seal)
+    body = to_chat(question, history, seal.open)
+    chat = parse_chat({**body, "messages": with_questions_joined(body["messages"])})
     items = [*history, *input_items(question, new_id("resp"))[:-1]]
     return Compaction(relay_for(connection, target, org_id), chat, items, seal)
-
-
-def chat_of(asked: ResponseCreate, history: Sequence[Item], target: Target, seal: Seal) -> ChatRequest:
-    chat = parse_chat(to_chat(asked, history, seal.open))
-    check_takes_tools(target.model, chat.tools, chat.tool_choice)
-    return chat
 
 
 def seal_of(connection: HTTPConnection, org_id: str) -> Seal:

@@ -78,7 +78,23 @@ def _messages(request: ResponseCreate, history: Sequence[Item], unseal: Unseal) 
         messages.append({"role": "system", "content": request.instructions})
     for item in items:
         _add(messages, item)
-    return _with_one_system_message(messages)
+    is_window = any(item["type"] == COMPACTION for item in sealed)
+    return _with_one_system_message(with_questions_joined(messages) if is_window else messages)
+
+
+def with_questions_joined(messages: list[Message]) -> list[Message]:
+    """In what is left of a compacted conversation questions follow each other, where some templates want turns."""
+    joined: list[Message] = []
+    for message in messages:
+        if joined and message["role"] == joined[-1]["role"] == "user":
+            joined[-1] = {**message, "content": [*_as_parts(joined[-1]["content"]), *_as_parts(message["content"])]}
+        else:
+            joined.append(message)
+    return joined
+
+
+def _as_parts(content: str | list[Item]) -> list[Item]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
 def _unsealed(item: Item, unseal: Unseal) -> list[Item]:

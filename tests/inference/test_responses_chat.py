@@ -121,6 +121,19 @@ CHAT_MESSAGES: list[dict[str, Any]] = [
 ]
 
 
+def test_what_is_left_of_a_compacted_conversation_goes_by_turns() -> None:
+    hidden = [{"type": "message", "role": "assistant", "content": "Spoke of soil."}, CALL]
+    window = [
+        USER,
+        {"role": "user", "content": parts("a", "b")},
+        {"type": "compaction", "encrypted_content": orjson.dumps(hidden).decode()},
+    ]
+    told = chat(input=[*window, OUTPUT, USER, USER])["messages"]
+    assert [message["role"] for message in told] == ["user", "assistant", "tool", "user"]
+    assert [part["text"] for part in told[0]["content"]] == ["What is loam?", "a", "b"]
+    assert (told[1]["content"], told[1]["tool_calls"]) == ("Spoke of soil.", [CHAT_CALL])
+
+
 @pytest.mark.parametrize(("asked", "messages"), MESSAGES.values(), ids=MESSAGES.keys())
 def test_items_become_messages(asked: Any, messages: list[dict[str, Any]]) -> None:
     assert chat(input=asked)["messages"] == messages

@@ -63,7 +63,7 @@ def scripted(org_id: str, **script: Any) -> ScriptedRelay:
 
 def exchange(store: Store, relay: Relay, **fields: Any) -> Exchange:
     asked = ResponseCreate.model_validate({"model": "test/a", "input": "What is loam?", **fields})
-    return Exchange(relay, store, asked, parse_chat(to_chat(asked, [])), (None, {}))
+    return Exchange(relay, store, asked, parse_chat(to_chat(asked, [], orjson.loads)), (None, {}))
 
 
 async def new_org(store: Store) -> str:
