@@ -6,7 +6,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class BodyLimit:
-    """ASGI middleware for every route but the uploads, which stream to the disk under a cap of their own."""
+    """ASGI middleware for every route but the uploads, which stream to the disk under a cap of their own.
+
+    A WebSocket's messages are held to the same limit below us (see `app/up.py`).
+    """
 
     def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
         self._app = app

@@ -70,7 +70,7 @@ class AnswerBugs:
         except ClientDisconnect:
             log.info("the client left before its request was read")
         except Exception as error:
-            if scope["type"] != "http" or has_begun:
+            if scope["type"] == "lifespan" or has_begun:
                 raise
             await respond(error)(scope, receive, send)
 

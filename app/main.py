@@ -28,7 +28,9 @@ from app.inference.chat_protocol import ChatProtocol
 from app.inference.models import router as models
 from app.inference.responses import router as responses
 from app.inference.responses_background import Backgrounds
+from app.inference.responses_socket import router as responses_socket
 from app.inference.responses_upkeep import start_response_loops
+from app.inference.seals import Seals
 from app.jobs.router import router as jobs
 from app.orgs.auth import RequireKey
 from app.orgs.keys import KeyRing
@@ -39,7 +41,7 @@ from app.store.session import Store
 from app.upkeep.loops import start_loops
 from app.upkeep.publish import Publisher
 
-ROUTERS = (chat, responses, files, jobs, models, warmup, billing)
+ROUTERS = (chat, responses, responses_socket, files, jobs, models, warmup, billing)
 PREFIX, ALIASES = "/api/v1", ("/api", "/v1")
 CHAT_PREFIX = "/api/inference/v1"
 
@@ -128,6 +130,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     storage = state.storage = Storage(settings.data_dir)
     store = state.store = Store(settings.store_url)
     await migrate(store)
+    state.seals = await Seals.load(store)
     state.key_ring = KeyRing(store, cache_seconds=settings.key_cache_seconds)
     funds = Funds(store, cache_seconds=settings.key_cache_seconds)
     charges = state.charges = Charges(store, funds)

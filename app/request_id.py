@@ -5,6 +5,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.ids import new_id
 
+HEADS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
+
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -22,7 +24,7 @@ class RequestId:
         self._simulated = simulated
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
         request_id = new_id("req")
@@ -31,8 +33,9 @@ class RequestId:
         structlog.contextvars.bind_contextvars(request=request_id)
 
         async def send_with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *marks(request_id, simulated=self._simulated)]
+            if message["type"] in HEADS:
+                told = marks(request_id, simulated=self._simulated)
+                message["headers"] = [*message.get("headers", ()), *told]
             await send(message)
 
         await self._app(scope, receive, send_with_id)

@@ -31,6 +31,7 @@ class Settings(BaseSettings):
     key_cache_seconds: PositiveFloat = 2.0
     max_file_bytes: PositiveInt = 1 << 30
     max_body_bytes: PositiveInt = 16 << 20
+    websocket_seconds: PositiveFloat = 3600.0
     response_retention_days: PositiveFloat = 30.0
     max_background_responses: PositiveInt = 1000
     shutdown_grace_seconds: PositiveFloat = 20.0

@@ -23,6 +23,7 @@ from app.orgs.keys import create_key
 from app.orgs.service import create_org, list_orgs
 from app.processes import end_group, spawn
 from app.settings import Settings
+from app.socket_protocol import SocketProtocol
 from app.store.migrate import migrate
 from app.store.session import Store
 
@@ -117,6 +118,9 @@ class Server(uvicorn.Server):
             proxy_headers=False,  # nothing is decided on what a client says of itself
             timeout_keep_alive=75,
             timeout_graceful_shutdown=int(settings.shutdown_grace_seconds),
+            ws=SocketProtocol,
+            ws_max_size=settings.max_body_bytes,
+            ws_per_message_deflate=False,  # as with bodies: nobody knows the size of what is compressed
         )
         super().__init__(config)
         self._settings = settings

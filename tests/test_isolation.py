@@ -43,6 +43,7 @@ class Things:
 NAMED: dict[str, str | None] = {
     "POST /chat/completions": None,
     "POST /responses": None,
+    "POST /responses/compact": None,
     "GET /responses/{response_id}": "response_id",
     "DELETE /responses/{response_id}": "response_id",
     "POST /responses/{response_id}/cancel": "response_id",

@@ -72,6 +72,12 @@ class EngineClient:
         async with self._request(chat_request(body), silence_seconds=silence_seconds) as answer:
             yield answer
 
+    @asynccontextmanager
+    async def tokenize(self, body: Mapping[str, Any], *, silence_seconds: float) -> AsyncIterator[EngineAnswer]:
+        """The engine's answer to how many tokens a conversation is. Raises as `chat` does."""
+        async with self._request(_post("/tokenize", orjson.dumps(body)), silence_seconds=silence_seconds) as answer:
+            yield answer
+
     def take(self) -> tuple[EngineConnection, bool]:
         """A connection to be given back, and whether it was kept: the engine may be closing it at this very moment."""
         while self._idle:

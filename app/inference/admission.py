@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 from starlette.datastructures import QueryParams, State
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.types import Scope
 
 from app import sse
@@ -69,7 +69,7 @@ async def read_json(request: Request) -> dict[str, Any]:
 
 
 def parse_json(raw: bytes) -> dict[str, Any]:
-    """Raises BadRequest."""
+    """A JSON object. Raises BadRequest."""
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -82,7 +82,7 @@ def parse_json(raw: bytes) -> dict[str, Any]:
     return body
 
 
-async def admit(request: Request, org_id: str, model: str, gpu: str | None) -> Target:
+async def admit(request: HTTPConnection, org_id: str, model: str, gpu: str | None) -> Target:
     """Raises as `Admissions.admit` does."""
     admissions: Admissions = request.app.state.admissions
     return await admissions.admit(org_id, model, gpu)
@@ -111,6 +111,6 @@ def _in_literal_headers(literal: Any) -> Any:
     return inner.get("x-gpu-preference")
 
 
-def relay_for(state: State, target: Target, org_id: str, request_id: str) -> Relay:
+def relay_for(state: State, target: Target, org_id: str, request_id: str, kind: type[Relay] = Relay) -> Relay:
     """`state`: the application's."""
-    return Relay(state.settings, state.pool, state.charges, target, org_id, request_id)
+    return kind(state.settings, state.pool, state.charges, target, org_id, request_id)

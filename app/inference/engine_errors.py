@@ -20,6 +20,12 @@ class EngineLost(Unavailable):
     headers = {"Retry-After": "2"}
 
 
+class ContextExceeded(BadRequest):
+    """More tokens than the model's context holds."""
+
+    code = "context_length_exceeded"
+
+
 def lost(target: Target, error: ConnectionBroken | EngineSilent) -> EngineLost:
     if isinstance(error, EngineSilent):
         return EngineLost(f"The engine of {target.model.id} has been {error}.")
@@ -49,9 +55,8 @@ def refusal(status: int, body: bytes) -> APIError:
     except (orjson.JSONDecodeError, KeyError, TypeError):
         message, param = "The engine refused the request.", None
     if status in (400, 422):
-        too_long = "context length" in message or "max_model_len" in message
-        return BadRequest(
-            message, param=str(param) if param else None, code="context_length_exceeded" if too_long else None
-        )
+        is_too_long = "context length" in message or "max_model_len" in message
+        kind = ContextExceeded if is_too_long else BadRequest
+        return kind(message, param=str(param) if param else None)
     log.warning("engine error", status=status, message=message)
     return EngineLost("The engine could not answer this request; try again.")

@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import orjson
+
 from app.billing.charges import Charges
 from app.billing.ledger import Entry
 from app.billing.prices import Usage, inference_micros
@@ -21,6 +23,7 @@ from app.inference.folding import Folding
 from app.settings import Settings
 
 LAST_WORD_SECONDS = 1.0
+PROMPT_FIELDS = ("model", "messages", "tools", "chat_template_kwargs")
 
 
 class Meter(Protocol):
@@ -33,6 +36,14 @@ class Meter(Protocol):
     def is_done(self) -> bool: ...
 
     def feed(self, data: bytes) -> object: ...
+
+
+@dataclass(frozen=True)
+class TokenCount:
+    """Of a prompt, and how many of prompt and answer together the engine takes."""
+
+    tokens: int
+    limit: int
 
 
 @dataclass(slots=True)
@@ -107,6 +118,28 @@ class Relay:
         while piece := await answer.read():
             engine.heard()
             yield piece
+
+    async def ensure_ready(self) -> None:
+        """Raises as `EnginePool.lease` does."""
+        async with self.pool.lease(self.target):
+            pass
+
+    async def count(self, body: Mapping[str, Any]) -> TokenCount:
+        """The tokens of a chat body's prompt. Raises as `stream` does."""
+        prompt = {name: body[name] for name in PROMPT_FIELDS if name in body}
+        silence_seconds = self.settings.stream_silence_seconds
+        try:
+            async with (
+                self.pool.lease(self.target) as engine,
+                engine.client.tokenize(prompt, silence_seconds=silence_seconds) as answer,
+            ):
+                told = await answer.read_all()
+        except (ConnectionBroken, EngineSilent) as error:
+            raise lost(self.target, error) from error
+        if answer.status != OK:
+            raise refusal(answer.status, told)
+        counted = orjson.loads(told)
+        return TokenCount(counted["count"], counted["max_model_len"])
 
     async def charge(self, usage: Usage) -> None:
         """Committed when this returns; a repeat for the same request changes nothing."""

@@ -3,20 +3,17 @@
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from app import sse
 from app.deps import SessionDep, StoreDep
-from app.error_handlers import validation_error
 from app.errors import BadRequest
 from app.inference import responses_running as running
 from app.inference import responses_store as stored
-from app.inference.admission import admit, read_json, relay_for, wanted_gpu
-from app.inference.bounds import check_takes_tools
-from app.inference.chat import parse as parse_chat
+from app.inference.admission import admit, read_json, wanted_gpu
 from app.inference.responses_background import Backgrounds
-from app.inference.responses_chat import to_chat
-from app.inference.responses_exchange import Exchange
+from app.inference.responses_begin import begin, begin_compaction, validated
+from app.inference.responses_compaction import CompactRequest
 from app.inference.responses_follow import follow
 from app.inference.responses_items import Item
 from app.inference.responses_references import with_referenced
@@ -53,14 +50,14 @@ class InputItems(BaseModel):
     has_more: bool
 
 
+def takes(model: type[BaseModel]) -> dict[str, Any]:
+    """How the API's page describes a body that the route reads by itself."""
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": model.model_json_schema()}}}}
+
+
 @router.post(
     "",
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": ResponseCreate.model_json_schema()}},
-        }
-    },
+    openapi_extra=takes(ResponseCreate),
     responses={200: {"content": {"application/json": {"schema": {"type": "object"}}, sse.MEDIA_TYPE: {}}}},
 )
 async def create_response(
@@ -72,7 +69,7 @@ async def create_response(
 ) -> Response:
     """OpenAI's Responses: string or items in, items out; `previous_response_id` goes on with a conversation."""
     body = await read_json(request)
-    asked = parse(body)
+    asked = validated(ResponseCreate, body)
     target = await admit(request, org_id, asked.model, wanted_gpu(request.scope, body))
     async with store.read() as session:
         earlier = await find_claimed(session, org_id, idempotency_key, body)
@@ -80,10 +77,7 @@ async def create_response(
             return again(request, (await stored.get(session, org_id, earlier)).body, streamed=asked.stream)
         conversation = await stored.history(session, org_id, asked.previous_response_id)
         asked = await with_referenced(session, org_id, asked, conversation)
-    chat = parse_chat(to_chat(asked, conversation))
-    check_takes_tools(target.model, chat.tools, chat.tool_choice)
-    relay = relay_for(request.app.state, target, org_id, request.state.request_id)
-    exchange = Exchange(relay, store, asked, chat, (idempotency_key, body))
+    exchange = begin(request, target, org_id, asked, conversation, (idempotency_key, body))
     if asked.background:
         queued = await backgrounds.begin(exchange)
         answer = {**queued, "selected_gpu": exchange.gpu}
@@ -91,12 +85,21 @@ async def create_response(
     return StreamedAnswer(exchange) if asked.stream else WholeAnswer(exchange)
 
 
-def parse(body: dict[str, Any]) -> ResponseCreate:
-    """Raises BadRequest."""
-    try:
-        return ResponseCreate.model_validate(body)
-    except ValidationError as error:
-        raise validation_error(error.errors()) from error
+@router.post(
+    "/compact",
+    openapi_extra=takes(CompactRequest),
+    responses={200: {"content": {"application/json": {"schema": {"type": "object"}}}}},
+)
+async def compact_response(request: Request, org_id: CurrentOrg, store: StoreDep) -> Response:
+    """A conversation made short: a window of items to go on from, which is nowhere kept."""
+    body = await read_json(request)
+    asked = validated(CompactRequest, body)
+    target = await admit(request, org_id, asked.model, wanted_gpu(request.scope, body))
+    async with store.read() as session:
+        conversation = await stored.history(session, org_id, asked.previous_response_id)
+        question = asked.asking_for_summary(target.model.context_length)
+        question = await with_referenced(session, org_id, question, conversation)
+    return WholeAnswer(begin_compaction(request, target, org_id, question, conversation))
 
 
 def again(request: Request, response: dict[str, Any], *, streamed: bool) -> Response:

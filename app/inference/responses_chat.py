@@ -1,14 +1,15 @@
 """A Responses request as the body of a chat completion, which is what the engine speaks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from app.errors import BadRequest
-from app.inference.responses_items import REFERENCE, Item, items_and_references
+from app.inference.responses_items import COMPACTION, REFERENCE, Item, items_and_references
 from app.inference.responses_request import ResponseCreate, TextFormat
 from app.inference.responses_tools import chat_tools
 
 Message = dict[str, Any]
+Unseal = Callable[[str], list[Item]]
 
 SAMPLING = (
     "temperature",
@@ -25,11 +26,14 @@ SAMPLING = (
 AS_IN_CHAT = ("chat_template_kwargs", "thinking_mode", "gpu_preference", "extra_headers")
 
 
-def to_chat(request: ResponseCreate, history: Sequence[Item]) -> dict[str, Any]:
-    """The chat body, without `stream`. `history`: the items of the conversation so far, oldest first."""
+def to_chat(request: ResponseCreate, history: Sequence[Item], unseal: Unseal) -> dict[str, Any]:
+    """The chat body, without `stream`. `history`: the items of the conversation so far, oldest first.
+
+    `unseal` gives the items that stand in a compaction's encrypted content.
+    """
     return {
         "model": request.model,
-        "messages": _messages(request, history),
+        "messages": _messages(request, history, unseal),
         **_settings(request),
         **chat_tools(request),
         **_response_format(request.text.format),
@@ -64,16 +68,37 @@ def _logprobs(request: ResponseCreate) -> dict[str, Any]:
     return {"logprobs": True, "top_logprobs": request.top_logprobs}
 
 
-def _messages(request: ResponseCreate, history: Sequence[Item]) -> list[Message]:
+def _messages(request: ResponseCreate, history: Sequence[Item], unseal: Unseal) -> list[Message]:
     added = items_and_references(request)
-    items = [*history, *(item for item in added if item["type"] != REFERENCE)]
+    sealed = [*history, *(item for item in added if item["type"] != REFERENCE)]
+    items = [each for item in sealed for each in _unsealed(item, unseal)]
     _check_calls(items)
     messages: list[Message] = []
     if request.instructions:
         messages.append({"role": "system", "content": request.instructions})
     for item in items:
         _add(messages, item)
-    return _with_one_system_message(messages)
+    is_window = any(item["type"] == COMPACTION for item in sealed)
+    return _with_one_system_message(with_questions_joined(messages) if is_window else messages)
+
+
+def with_questions_joined(messages: list[Message]) -> list[Message]:
+    """In what is left of a compacted conversation questions follow each other, where some templates want turns."""
+    joined: list[Message] = []
+    for message in messages:
+        if joined and message["role"] == joined[-1]["role"] == "user":
+            joined[-1] = {**message, "content": [*_as_parts(joined[-1]["content"]), *_as_parts(message["content"])]}
+        else:
+            joined.append(message)
+    return joined
+
+
+def _as_parts(content: str | list[Item]) -> list[Item]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def _unsealed(item: Item, unseal: Unseal) -> list[Item]:
+    return unseal(item["encrypted_content"]) if item["type"] == COMPACTION else [item]
 
 
 def _check_calls(items: list[Item]) -> None:

@@ -1,7 +1,7 @@
 """One request to /responses and its answer: how it comes about, apart from how it is sent."""
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -16,7 +16,7 @@ from app.inference.chunks import ChunkReader
 from app.inference.folding import Folding
 from app.inference.relay import Relay
 from app.inference.responses_best_of import best_of
-from app.inference.responses_items import input_items
+from app.inference.responses_items import Item, input_items
 from app.inference.responses_object import Response, new_response
 from app.inference.responses_request import ResponseCreate
 from app.inference.responses_stream import Event, ResponseEvents, finished_response
@@ -32,14 +32,20 @@ class Exchange:
     """
 
     def __init__(
-        self, relay: Relay, store: Store, asked: ResponseCreate, chat: ChatRequest, idempotency: tuple[str | None, Any]
+        self,
+        relay: Relay,
+        store: Store,
+        asked: ResponseCreate,
+        chat: ChatRequest,
+        idempotency: tuple[str | None, Any] = (None, None),
     ) -> None:
         response_id = new_id("resp")
         self._relay = relay
         self._store = store
         self._asked = asked
         self._idempotency = idempotency
-        self._items = input_items(asked, response_id)
+        self._unstored: Sequence[Item] = ()
+        self.items = input_items(asked, response_id)
         self._begun = new_response(
             asked,
             response_id=response_id,
@@ -47,7 +53,7 @@ class Exchange:
             status="queued" if asked.background else "in_progress",
         )
         self._events = ResponseEvents(self._begun)
-        self._body = relay.body(chat)
+        self._chat = chat
         self.org_id = relay.org_id
         self.gpu = str(relay.target.gpu)
         self.keep_alive_seconds = relay.settings.keep_alive_seconds
@@ -57,9 +63,13 @@ class Exchange:
         """As far as the events have come."""
         return self._events.response
 
+    def adopt(self, conversation: Sequence[Item]) -> None:
+        """What was said before is stored nowhere: it is kept with this response."""
+        self._unstored = conversation
+
     async def whole(self) -> Response:
         """The finished response. Raises whatever goes wrong on the way; then nothing is kept."""
-        completion = best_of(self._asked, await self._relay.read(self._body))
+        completion = best_of(self._asked, await self._relay.read(self._relay.body(self._chat)))
         response = finished_response(self._begun, completion)
         await self._keep(response)
         return response
@@ -83,6 +93,12 @@ class Exchange:
                 raise
             yield await self.failed(error)
 
+    async def prepared(self) -> AsyncGenerator[list[Event]]:
+        """The events of a response without output: the engine is made ready, and nothing is generated."""
+        await self._relay.ensure_ready()
+        yield self._events.start()
+        yield await self._kept(self._events.finish_unasked())
+
     async def failed(self, error: Exception) -> list[Event]:
         """The events that tell of a failure, from the first one on if none has been told."""
         told = as_api_error(error)
@@ -99,12 +115,14 @@ class Exchange:
         return await claim_key(session, self.org_id, key, request, self.response["id"])
 
     async def save(self, session: AsyncSession, response: Response) -> None:
-        stored.add(session, self.org_id, response, self._items)
+        stored.add(session, self.org_id, response, self.items, before=self._unstored)
         await session.flush()
 
     async def _generated(self) -> AsyncGenerator[list[Event]]:
-        reader, folding = ChunkReader(), None if streams_from_engine(self._asked) else Folding()
-        async with self._relay.stream(self._body, reader) as pieces:
+        streams = streams_from_engine(self._asked)
+        reader, folding = ChunkReader(), None if streams else Folding()
+        body = self._relay.body(self._chat.model_copy(update={"stream": streams}))
+        async with self._relay.stream(body, reader) as pieces:
             yield self._events.start()
             async for piece in pieces:
                 if folding is None:

@@ -3,7 +3,13 @@
 import re
 from typing import Literal
 
-PREFIXES = {"message": "msg", "function_call": "fc", "function_call_output": "fco", "reasoning": "rs"}
+PREFIXES = {
+    "message": "msg",
+    "function_call": "fc",
+    "function_call_output": "fco",
+    "reasoning": "rs",
+    "compaction": "cmp",
+}
 # The letters of a response's id leave out i and o.
 ITEM_ID = re.compile(r"[a-z]+_([0-9a-hjkmnp-tv-z]{26})[io]\d{4,}")
 

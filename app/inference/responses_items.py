@@ -14,6 +14,7 @@ ROLES = ("user", "assistant", "system", "developer", "tool")
 TEXT_PARTS = ("input_text", "output_text", "text")
 PHASES = ("commentary", "final_answer")
 REFERENCE = "item_reference"
+COMPACTION = "compaction"
 
 
 def input_items(request: ResponseCreate, response_id: str) -> list[Item]:
@@ -124,6 +125,12 @@ def _texts(parts: Any, kind: str) -> list[Item]:
     return [{"type": kind, "text": part["text"]} for part in known if isinstance(part.get("text"), str)]
 
 
+def _compaction(given: Item, where: str) -> list[Item]:
+    """Stays sealed until the model is to read it."""
+    item = {"id": "", "type": COMPACTION}
+    return [_with_given_id({**item, "encrypted_content": _string(given, "encrypted_content", where)}, given)]
+
+
 def _reference(given: Item, where: str) -> list[Item]:
     return [{"type": REFERENCE, "id": _string(given, "id", where)}]
 
@@ -133,6 +140,7 @@ READERS: Mapping[str, Callable[[Item, str], list[Item]]] = {
     "function_call": _call,
     "function_call_output": _call_output,
     "reasoning": _reasoning,
+    COMPACTION: _compaction,
     REFERENCE: _reference,
 }
 

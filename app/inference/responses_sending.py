@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 from fastapi import Response
@@ -15,10 +15,19 @@ from app.inference.responses_stream import Event, encode
 from app.inference.sending import EventStream, until_disconnect
 
 
+class Work(Protocol):
+    """Ends with an object."""
+
+    @property
+    def gpu(self) -> str: ...
+
+    async def whole(self) -> dict[str, Any]: ...
+
+
 class WholeAnswer(Response):
     """Does its work while it is sent, so that a client that leaves ends it."""
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Work) -> None:
         super().__init__()
         self._exchange = exchange
 

@@ -39,13 +39,16 @@ class UnfinishedPreviousResponse(BadRequest):
         super().__init__(message, param="previous_response_id")
 
 
-def add(session: AsyncSession, org_id: str, response: Response, items: Sequence[Item]) -> None:
+def add(
+    session: AsyncSession, org_id: str, response: Response, items: Sequence[Item], *, before: Sequence[Item] = ()
+) -> None:
+    """`before`: the conversation so far, where it is stored nowhere."""
     session.add(
         StoredResponse(
             id=response["id"],
             org_id=org_id,
-            previous_response_id=response["previous_response_id"],
-            input_items=list(items),
+            previous_response_id=None if before else response["previous_response_id"],
+            input_items=[*before, *items],
             body=response,
         )
     )

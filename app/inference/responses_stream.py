@@ -109,6 +109,11 @@ class ResponseEvents:
         )
         return [self._event(f"response.{self.response['status']}", response=self.response)]
 
+    def finish_unasked(self) -> list[Event]:
+        """After a start, where nothing was to be generated."""
+        self.response = concluded(self.response, [], reasons=(), usage={}, completed_at=int(self._clock()))
+        return [self._event("response.completed", response=self.response)]
+
     def fail(self, message: str, code: str | None = None) -> list[Event]:
         """What was written until now stays in the object, as incomplete."""
         if self.is_over:

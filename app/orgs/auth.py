@@ -30,27 +30,33 @@ class RequireKey:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+        if scope["type"] == "lifespan" or (scope["type"] == "http" and scope["path"] in OPEN_PATHS):
             return await self._app(scope, receive, send)
         try:
-            key = await self._authenticate(scope)
+            key = await authenticate(scope)
         except HANDLED as error:
             return await respond(error)(scope, receive, send)
         scope.setdefault("state", {})["key"] = key
         structlog.contextvars.bind_contextvars(org=key.org_id, key=key.key_id)
         return await self._app(scope, receive, send)
 
-    async def _authenticate(self, scope: Scope) -> CurrentKey:
-        ring: KeyRing = scope["app"].state.key_ring
-        sent = bearer_token(scope)
-        key = await ring.authenticate(sent) if sent else None
-        if key is None:
-            raise InvalidKey
-        return key
+
+async def authenticate(scope: Scope) -> CurrentKey:
+    """Raises InvalidKey."""
+    ring: KeyRing = scope["app"].state.key_ring
+    sent = bearer_token(scope)
+    key = await ring.authenticate(sent) if sent else None
+    if key is None:
+        raise InvalidKey
+    return key
 
 
 def bearer_token(scope: Scope) -> str | None:
-    """The token of the one `Authorization` header, if it has the right form."""
+    """The token of the one `Authorization` header, if it has the right form.
+
+    Nowhere else is a key looked for, which keeps foreign pages out of WebSockets too: a browser opens one to any site,
+    but lets no page set this header.
+    """
     values = [value for name, value in scope["headers"] if name == b"authorization"]
     if len(values) != 1 or values[0][:7].lower() != b"bearer ":
         return None

@@ -213,3 +213,12 @@ class DeviceLease(Base):
     device: Mapped[str] = mapped_column(primary_key=True)
     holder: Mapped[str] = mapped_column(index=True)
     expires_at: Mapped[float]
+
+
+class SealingKey(Base):
+    """What is handed to clients sealed is sealed with this; made once, by the first gateway."""
+
+    __tablename__ = "sealing_keys"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[bytes]

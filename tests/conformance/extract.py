@@ -35,7 +35,7 @@ ROOTS = {
         "ListFineTuningJobEventsResponse",
         "ListFineTuningJobCheckpointsResponse",
     ),
-    "open_responses": ("ResponseResource", "StreamingEvent"),
+    "open_responses": ("ResponseResource", "StreamingEvent", "CompactResource", "WebSocketErrorEvent"),
 }
 WORDS = {
     *("$ref", "additionalProperties", "anyOf", "const", "enum", "exclusiveMaximum", "exclusiveMinimum", "items"),

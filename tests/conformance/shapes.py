@@ -108,6 +108,7 @@ OPEN_RESPONSES = Document(
     "open_responses",
     added={
         "ResponseResource": ("selected_gpu", "output_text", "user"),
+        "CompactResource": ("selected_gpu",),
         "InputTokensDetails": ("cache_write_tokens",),  # OpenAI's requires it
         "ReasoningBody": ("status",),
         "ResponseFunctionCallArgumentsDoneStreamingEvent": ("name",),

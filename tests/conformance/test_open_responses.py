@@ -1,14 +1,13 @@
-"""What Open Responses' own compliance suite asks of a server over HTTP, of the simulated engine and of the real one.
-
-Left out are its cases of WebSockets and of `/responses/compact`, which this server does not have.
-"""
+"""What Open Responses' own compliance suite asks of a server, of the simulated engine and of the real one."""
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import httpx
 import orjson
 import pytest
+from websockets.sync.client import ClientConnection, connect
 
 from tests.asking import data_lines, refused
 from tests.conformance.cases import FLAT_TOOLS
@@ -17,6 +16,7 @@ from tests.servers import Server
 
 Json = dict[str, Any]
 Ask = Callable[..., httpx.Response]
+Connect = Callable[[], AbstractContextManager[ClientConnection]]
 
 PIXEL = "data:image/png;base64,iVBORw0KGgo="
 ASKED: dict[str, list[Json]] = {
@@ -44,10 +44,28 @@ WEATHER: Json = {"input": [{"type": "message", "role": "user", "content": "What 
 
 
 @pytest.fixture(params=["simulated", pytest.param("real", marks=pytest.mark.engine)])
-def ask(request: pytest.FixtureRequest) -> Iterator[Ask]:
+def client(request: pytest.FixtureRequest) -> Iterator[httpx.Client]:
     server: Server = request.getfixturevalue(request.param)
     with httpx.Client(base_url=server.url, headers=server.new_org().headers, timeout=180) as client:
-        yield lambda **body: client.post("/v1/responses", json={"model": "loam/demo", **body})
+        yield client
+
+
+@pytest.fixture
+def ask(client: httpx.Client) -> Ask:
+    return lambda **body: client.post("/v1/responses", json={"model": "loam/demo", **body})
+
+
+@pytest.fixture
+def compact(client: httpx.Client) -> Ask:
+    return lambda **body: client.post("/v1/responses/compact", json={"model": "loam/demo", **body})
+
+
+@pytest.fixture
+def connection(client: httpx.Client) -> Connect:
+    """A new WebSocket each time."""
+    url = str(client.base_url.copy_with(scheme="ws", path="/v1/responses"))
+    headers = {"Authorization": client.headers["Authorization"]}
+    return lambda: connect(url, additional_headers=headers)
 
 
 def whole(response: httpx.Response) -> Json:
@@ -98,3 +116,91 @@ def test_an_image_is_refused_by_a_text_model_in_words_and_with_its_place(ask: As
     response = ask(input=[{"type": "message", "role": "user", "content": content}])
     body = refused(response, 400, param="input[0].content[1]")
     assert "text model" in body["detail"]
+
+
+def turn(socket: ClientConnection, **body: Any) -> Json:
+    """The response, its events checked on the way; or the error event."""
+    socket.send(orjson.dumps({"type": "response.create", "model": "loam/demo", "store": False, **body}).decode())
+    for frame in socket:
+        event: Json = orjson.loads(frame)
+        if event["type"] == "error":
+            OPEN_RESPONSES.check("WebSocketErrorEvent", event)
+            return event
+        OPEN_RESPONSES.check_event(event)
+        if event["type"] in ("response.completed", "response.failed", "response.incomplete"):
+            response: Json = event["response"]
+            OPEN_RESPONSES.check("ResponseResource", response)
+            return response
+    raise AssertionError("the connection ended before the turn")
+
+
+def code_of(told: Json) -> str:
+    assert told.get("type") == "error", told
+    return str(told["error"]["code"])
+
+
+def test_responses_come_over_a_websocket_one_after_another(connection: Connect) -> None:
+    with connection() as socket:
+        responses = [
+            turn(socket, input=ASKED["a message"]),
+            turn(socket, input="Say: the second."),
+            turn(socket, input="Hi"),
+        ]
+    assert [response["status"] for response in responses] == ["completed"] * 3
+    assert len({response["id"] for response in responses}) == 3
+
+
+def test_a_connection_goes_on_from_what_is_not_stored(connection: Connect) -> None:
+    with connection() as socket:
+        first = turn(socket, input="The word is cobalt. Say OK.")
+        second = turn(socket, input="What is the word?", previous_response_id=first["id"])
+    assert second["status"] == "completed"
+    assert second["usage"]["input_tokens"] > first["usage"]["input_tokens"]
+
+
+def test_another_connection_cannot_and_begins_anew(connection: Connect) -> None:
+    with connection() as socket:
+        first = turn(socket, input="The word is copper. Say OK.")
+    with connection() as socket:
+        again = turn(socket, input="What is the word?", previous_response_id=first["id"])
+        assert code_of(again) == "previous_response_not_found"
+        assert turn(socket, input=ASKED["a message"])["status"] == "completed"
+
+
+def test_what_never_was_cannot_be_gone_on_from(connection: Connect) -> None:
+    with connection() as socket:
+        told = turn(socket, input="Hi", previous_response_id="resp_that_never_was")
+    assert (code_of(told), told["status"]) == ("previous_response_not_found", 400)
+
+
+def test_a_failed_turn_is_no_longer_gone_on_from(connection: Connect) -> None:
+    stray = {"type": "function_call_output", "call_id": "call_that_never_was", "output": "Nothing."}
+    with connection() as socket:
+        first = turn(socket, input="The word is ember. Say OK.")
+        assert turn(socket, input=[stray], previous_response_id=first["id"])["status"] == 400
+        again = turn(socket, input="What is the word?", previous_response_id=first["id"])
+    assert code_of(again) == "previous_response_not_found"
+
+
+TO_COMPACT: list[Json] = [
+    {"type": "message", "role": "user", "content": "We agreed to meet on Tuesday; tell the cook first."},
+    {"type": "message", "role": "assistant", "content": "I see: Tuesday, and the cook hears of it before."},
+]
+
+
+def test_a_conversation_is_compacted(compact: Ask) -> None:
+    response = compact(input=TO_COMPACT, prompt_cache_key="open-responses")
+    assert response.status_code == 200, response.text
+    OPEN_RESPONSES.check("CompactResource", response.json())
+    assert [item["type"] for item in response.json()["output"]] == ["message", "compaction"]
+
+
+def test_a_compacted_window_begins_a_new_chain(compact: Ask, connection: Connect) -> None:
+    window = compact(input=TO_COMPACT).json()["output"]
+    with connection() as socket:
+        response = turn(socket, input=[*window, {"type": "message", "role": "user", "content": "When?"}], tools=[])
+    assert response["status"] == "completed"
+
+
+def test_compacting_needs_a_model(compact: Ask) -> None:
+    refused(compact(model=None, input=TO_COMPACT), 400, param="model")

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import orjson
 import pytest
 from openai.types.responses import ResponseItem
 from pydantic import TypeAdapter
@@ -34,7 +35,7 @@ def request(**fields: Any) -> ResponseCreate:
 
 
 def chat(history: list[Item] | None = None, **fields: Any) -> dict[str, Any]:
-    body = to_chat(request(**fields), history or [])
+    body = to_chat(request(**fields), history or [], orjson.loads)
     ChatRequest.model_validate(body)
     return body
 
@@ -45,7 +46,7 @@ def input_items(asked: ResponseCreate) -> list[Item]:
 
 def refused(**fields: Any) -> APIError:
     with pytest.raises(APIError) as error:
-        to_chat(request(**fields), [])
+        to_chat(request(**fields), [], orjson.loads)
     assert error.value.status_code == 400
     assert "SECRET" not in error.value.message
     return error.value
@@ -118,6 +119,19 @@ CHAT_MESSAGES: list[dict[str, Any]] = [
     {"role": "tool", "tool_call_id": "call_1", "content": "wet"},
     {"role": "assistant", "content": "Wet."},
 ]
+
+
+def test_what_is_left_of_a_compacted_conversation_goes_by_turns() -> None:
+    hidden = [{"type": "message", "role": "assistant", "content": "Spoke of soil."}, CALL]
+    window = [
+        USER,
+        {"role": "user", "content": parts("a", "b")},
+        {"type": "compaction", "encrypted_content": orjson.dumps(hidden).decode()},
+    ]
+    told = chat(input=[*window, OUTPUT, USER, USER])["messages"]
+    assert [message["role"] for message in told] == ["user", "assistant", "tool", "user"]
+    assert [part["text"] for part in told[0]["content"]] == ["What is loam?", "a", "b"]
+    assert (told[1]["content"], told[1]["tool_calls"]) == ("Spoke of soil.", [CHAT_CALL])
 
 
 @pytest.mark.parametrize(("asked", "messages"), MESSAGES.values(), ids=MESSAGES.keys())

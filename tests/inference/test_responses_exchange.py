@@ -13,7 +13,7 @@ from app.errors import BadRequest
 from app.inference import responses_running as running
 from app.inference import responses_store as stored
 from app.inference.chat import parse as parse_chat
-from app.inference.relay import EngineLost, Meter, Relay
+from app.inference.engine_errors import EngineLost, Meter, Relay
 from app.inference.responses_background import Backgrounds
 from app.inference.responses_chat import to_chat
 from app.inference.responses_exchange import Exchange
@@ -63,7 +63,7 @@ def scripted(org_id: str, **script: Any) -> ScriptedRelay:
 
 def exchange(store: Store, relay: Relay, **fields: Any) -> Exchange:
     asked = ResponseCreate.model_validate({"model": "test/a", "input": "What is loam?", **fields})
-    return Exchange(relay, store, asked, parse_chat(to_chat(asked, [])), (None, {}))
+    return Exchange(relay, store, asked, parse_chat(to_chat(asked, [], orjson.loads)), (None, {}))
 
 
 async def new_org(store: Store) -> str:

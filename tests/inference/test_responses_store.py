@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+import orjson
 import pytest
 from sqlalchemy import event, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -94,7 +95,7 @@ async def test_an_unfinished_response_is_not_continued(store: Store) -> None:
 async def referenced(session: AsyncSession, org_id: str, items: list[Any], field: str = "input") -> list[Json]:
     """The messages that a model is sent for them."""
     asked = ResponseCreate.model_validate({"model": "m", field: items})
-    messages: list[Json] = to_chat(await with_referenced(session, org_id, asked, []), [])["messages"]
+    messages: list[Json] = to_chat(await with_referenced(session, org_id, asked, []), [], orjson.loads)["messages"]
     return messages
 
 
