@@ -13,7 +13,8 @@ from app.errors import BadRequest
 from app.inference import responses_running as running
 from app.inference import responses_store as stored
 from app.inference.chat import parse as parse_chat
-from app.inference.engine_errors import EngineLost, Meter, Relay
+from app.inference.engine_errors import EngineLost
+from app.inference.relay import Meter, Relay
 from app.inference.responses_background import Backgrounds
 from app.inference.responses_chat import to_chat
 from app.inference.responses_exchange import Exchange
