@@ -155,6 +155,8 @@ def template_kwargs(asked: ChatRequest) -> dict[str, Any]:
 
     A `thinking_budget` of its own is ignored like any unknown field: not every model's engine can end a thought.
     """
+    if not asked.model_fields_set & {"chat_template_kwargs", "extra_body", "thinking_mode"}:
+        return {}
     inner = (asked.extra_body or {}).get("chat_template_kwargs")
     both = {**(inner if isinstance(inner, Mapping) else {}), **(asked.chat_template_kwargs or {})}
     kwargs = {key: value for key, value in both.items() if key in TEMPLATE_KEYS and isinstance(value, str | int | bool)}

@@ -107,21 +107,36 @@ class ChunkReader:
 
     def feed(self, data: bytes) -> list[dict[str, Any]]:
         """The chunks that are complete now. Raises EngineError."""
-        *events, self._rest = (self._rest + data).split(b"\n\n")
-        return [chunk for event in events if (chunk := self._read(event))]
+        text = self._rest + data
+        end = text.rfind(b"\n\n")
+        if end < 0:
+            self._rest = text
+            return []
+        self._rest = text[end + 2 :]
+        chunks = self._parse(text[:end])
+        for chunk in chunks:
+            if chunk.get("usage"):
+                self._counts[chunk["choices"][0]["index"] if chunk["choices"] else None] = chunk["usage"]
+        return chunks
 
-    def _read(self, event: bytes) -> dict[str, Any] | None:
-        if event.startswith(DONE):
+    def _parse(self, text: bytes) -> list[dict[str, Any]]:
+        """All events at once, as one list: no line break is inside of them."""
+        if ERROR in text:
+            _raise_error(text)
+        if text.endswith(DONE):
             self.is_done = True
+            text = text[: -len(DONE)].rstrip(b"\n")
+        if not text.startswith(DATA):
+            return []
+        chunks: list[dict[str, Any]] = orjson.loads(b"[%b]" % text[len(DATA) :].replace(b"\n\n" + DATA, b","))
+        return chunks
+
+
+def _raise_error(text: bytes) -> None:
+    """Unless the words stand in a text."""
+    for event in text.split(b"\n\n"):
         if event.startswith(ERROR):
             raise EngineError(event)
-        if self.is_done or not event.startswith(DATA):
-            return None
-        chunk: dict[str, Any] = orjson.loads(event[len(DATA) :])
-        if chunk.get("usage"):
-            index = chunk["choices"][0]["index"] if chunk["choices"] else None
-            self._counts[index] = chunk["usage"]
-        return chunk
 
 
 def usage_of(counts: Mapping[str, Any]) -> Usage:
