@@ -22,7 +22,7 @@ from app.inference.engine_errors import EngineLost, broken_off, lost, refusal, r
 from app.inference.folding import Folding
 from app.settings import Settings
 
-LAST_WORD_SECONDS = 1.0
+LAST_WORD_SECONDS = 0.5
 PROMPT_FIELDS = ("model", "messages", "tools", "chat_template_kwargs")
 
 

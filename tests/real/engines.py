@@ -29,9 +29,18 @@ def _command(process: psutil.Process) -> str:
 
 def count_running(server: Server) -> int:
     """Requests that the engine works on or has queued."""
+    return sum(_figures(server, "num_requests_(?:running|waiting)"))
+
+
+def count_generated(server: Server) -> int:
+    """Tokens that the engine has made since its start."""
+    return sum(_figures(server, "generation_tokens_total"))
+
+
+def _figures(server: Server, name: str) -> list[int]:
     socket = next((server.data_dir / "engines").glob("*.sock"))
     with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), base_url="http://engine") as client:
         metrics = client.get("/metrics").text
-    found = re.findall(r"^vllm:num_requests_(?:running|waiting)(?:{[^}]*})? ([0-9.]+)", metrics, re.MULTILINE)
-    assert found, "the engine does not tell how many requests it has"
-    return int(sum(float(number) for number in found))
+    found = re.findall(rf"^vllm:{name}(?:{{[^}}]*}})? ([0-9.e+]+)", metrics, re.MULTILINE)
+    assert found, f"the engine does not tell its {name}"
+    return [int(float(number)) for number in found]
