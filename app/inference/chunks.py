@@ -15,7 +15,6 @@ DATA = b"data: "
 DONE = b"data: [DONE]"
 ERROR = b'data: {"error":'
 NO_CHOICES = b'"choices":[]'
-SPECIAL = (DONE, NO_CHOICES, ERROR)
 # OpenAI's have a place for a refusal's tokens, and clients may look there.
 LOGPROBS, LOGPROBS_AS_OPENAI = b'"logprobs":{"content":', b'"logprobs":{"refusal":null,"content":'
 CHOICE = b'"choices":[{"index":'
@@ -58,7 +57,7 @@ class ChunkRewriter:
             return b""
         events, self._rest = events[:end], events[end:]
         # These words may stand in a text too, where they only cost the longer way.
-        if any(word in events for word in SPECIAL):
+        if NO_CHOICES in events or DONE in events or ERROR in events:
             return b"".join([self._rewrite_one(event + b"\n\n") for event in events.split(b"\n\n")[:-1]])
         return self._rewrite(events)
 
