@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
+from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,6 +43,10 @@ class Settings(BaseSettings):
     keep_alive_seconds: PositiveFloat = 10.0
     engine_idle_seconds: PositiveFloat = 1800.0
     engine_stop_seconds: PositiveFloat = 10.0
+    settle_seconds: NonNegativeFloat = 5.0
+    drain_after_seconds: NonNegativeFloat = 30.0
+    max_waiting: PositiveInt = 256
+    replica_in_flight: PositiveInt = 32
     cpu_kv_cache_gib: PositiveInt = 1
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
     max_loras: PositiveInt = 4

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 from pathlib import Path
 
 import anyio
@@ -75,6 +76,7 @@ class Engine:
         self.id = new_id("engine")
         self.key = EngineKey(model.id, gpu)
         self.model = model
+        self.number = 1  # among the replicas of its key
         self.devices = devices
         self.state = State.STOPPED
         self.in_flight = 0
@@ -106,12 +108,25 @@ class Engine:
         return self.state is State.READY
 
     @property
+    def ready_seconds(self) -> float:
+        """For how long it has been ready; for ever where nothing is lost with it."""
+        if not self.is_ready or self.began_at is None or self.start_seconds is None:
+            return inf
+        return time.monotonic() - self.began_at - self.start_seconds
+
+    def has_adapter(self, adapter_id: str) -> bool:
+        return adapter_id in self._loads
+
+    @property
     def socket(self) -> Path:
         return self._storage.engines / f"{self.id[-12:]}.sock"
 
     @property
     def log_path(self) -> Path:
-        return self._storage.engines / f"{self.model.id.replace('/', '--')}-{self.key.gpu}.log".replace(":", "x")
+        replica = f"-{self.number}" if self.number > 1 else ""
+        return self._storage.engines / f"{self.model.id.replace('/', '--')}-{self.key.gpu}{replica}.log".replace(
+            ":", "x"
+        )
 
     def heard(self) -> None:
         """A sign of life: bytes have come."""

@@ -73,7 +73,7 @@ class Warmups:
     async def _warm(self, target: Target, org_id: str) -> None:
         was_cold = self.state(target.model, target.gpu).word != "warmed"
         try:
-            async with self._pool.lease(target) as engine:
+            async with self._pool.lease(target, org_id=org_id) as engine:
                 pass
         except APIError as error:
             log.warning("warm-up failed", model=target.model.id, gpu=str(target.gpu), error=error.message)

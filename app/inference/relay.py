@@ -70,7 +70,10 @@ class Relay:
         Raises EngineLost, BadRequest for what the engine refuses, and as `EnginePool.lease` does.
         """
         try:
-            async with self.pool.lease(self.target) as engine, self._ask(engine, body) as answer:
+            async with (
+                self.pool.lease(self.target, org_id=self.org_id, body=body) as engine,
+                self._ask(engine, body) as answer,
+            ):
                 yield self._pieces(engine, answer)
             if not meter.is_done:
                 raise EngineLost("The engine's answer broke off; try again.")

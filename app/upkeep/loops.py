@@ -14,7 +14,6 @@ from app.store.idempotency import forget_old
 from app.store.session import Store
 from app.store.tables import File
 from app.upkeep.publish import Publisher
-from app.upkeep.sharing import make_room
 
 log = structlog.get_logger()
 
@@ -29,7 +28,7 @@ def start_loops(
     """The caller cancels them."""
     steps: list[tuple[str, Step, float]] = [
         ("publish", publisher.step, settings.poll_seconds),
-        ("share devices", lambda: make_room(store, pool), 2 * settings.poll_seconds),
+        ("share devices", pool.look_at_devices, 2 * settings.poll_seconds),
         ("hold devices", pool.hold_devices, settings.lease_seconds / 4),
         ("look after engines", pool.look_after, settings.lease_seconds / 4),
         ("sweep", lambda: sweep(store, storage), ORPHAN_FILE_SECONDS),

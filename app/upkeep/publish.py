@@ -96,7 +96,7 @@ class Publisher:
             raise APIError(f"{job.base_model} is no longer in the catalog.")
         adapter = AdapterRef(adapter_id(job.id), job.id, "adapter")
         gpu = GpuChoice.parse(job.gpu)
-        async with self._pool.lease(Target(spec, adapter, gpu)) as engine:
+        async with self._pool.lease(Target(spec, adapter, gpu), org_id=job.org_id) as engine:
             if not await engine.client.answers(adapter.id, within_seconds=CANARY_SECONDS):
                 raise APIError("The fine-tuned model did not answer its first prompt.")
 
