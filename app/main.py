@@ -119,7 +119,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     pool = state.pool = EnginePool(settings, store, storage, state.devices)
     await pool.sweep()
     warmups = state.warmups = Warmups(pool, charges, state.catalog)
-    loops = start_loops(settings, store, pool, Publisher(settings, store, storage, state.catalog, pool), storage)
+    publisher = Publisher(settings, store, storage, state.catalog, pool)
+    loops = start_loops(settings, store, state.catalog, pool, publisher, storage)
     try:
         yield
     finally:

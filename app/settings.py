@@ -56,6 +56,10 @@ class Settings(BaseSettings):
     # devices
     cpu_slots: PositiveInt = 2
     devices: list[str] | None = Field(None, description='what to believe instead of looking: ["A100:2", "H100:8"]')
+    devices_hidden: list[int] = Field([], description="numbers of accelerators that are left alone: [0]")
+    devices_for_engines: list[int] = []
+    devices_for_training: list[int] = []
+    cuda_visible_devices: str | None = Field(None, validation_alias="CUDA_VISIBLE_DEVICES", exclude=True)
 
     # training
     lease_seconds: PositiveFloat = 15.0

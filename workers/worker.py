@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.catalog.load import load_catalog
 from app.catalog.spec import Catalog, GpuChoice
 from app.devices import leases, wishes
-from app.devices.inventory import Device, as_choices, find_devices
+from app.devices.inventory import Device, Use, as_choices, find_devices, for_training
 from app.files.storage import Storage
 from app.jobs import queue
 from app.jobs.queue import Lease
@@ -42,7 +42,7 @@ async def work(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     catalog = load_catalog(settings.catalog)
     storage, store = Storage(settings.data_dir), Store(settings.store_url)
-    devices = find_devices(settings, catalog)
+    devices = for_training(find_devices(settings, catalog))
     await migrate(store)
     log.info("worker ready", devices=[str(choice) for choice in as_choices(devices)])
     while not stop.is_set():
@@ -81,8 +81,7 @@ async def claim_next(settings: Settings, store: Store, devices: list[Device]) ->
     try:
         async with store.begin() as session:
             waiting = await queue.list_waiting(session)
-            free = count_free(devices, await leases.held(session))
-            gpus, wished = share_out(waiting, free, count_free(devices, set()))
+            gpus, wished = share_out(waiting, devices, await leases.held(session))
             claimed = await queue.claim(session, holder, Stage.TRAIN, lease_seconds=seconds, gpus=gpus)
             if claimed is None:
                 await _make_wishes(session, dict(waiting), wished, seconds=seconds)
@@ -99,17 +98,16 @@ async def claim_next(settings: Settings, store: Store, devices: list[Device]) ->
         return None
 
 
-def count_free(devices: list[Device], held: set[str]) -> Counter[str]:
-    return Counter(device.type for device in devices if device.name not in held)
-
-
 def share_out(
-    waiting: Sequence[tuple[str, GpuChoice]], free: Counter[str], total: Counter[str]
+    waiting: Sequence[tuple[str, GpuChoice]], devices: Sequence[Device], held: Collection[str]
 ) -> tuple[list[str], dict[str, GpuChoice]]:
     """What may be claimed now, and the jobs that devices are wished for; `waiting` are job ids, the oldest first.
 
-    The oldest job of each GPU type comes first, also where a younger one would do with fewer devices.
+    The oldest job of each GPU type comes first, also where a younger one would do with fewer devices. What engines
+    have no part in need not be wished for.
     """
+    total, is_free = Counter(d.type for d in devices), [d for d in devices if d.name not in held]
+    free, own = Counter(d.type for d in is_free), Counter(d.type for d in is_free if d.use is Use.TRAINING)
     claimable: list[str] = []
     wished: dict[str, GpuChoice] = {}
     for job_id, gpu in waiting:
@@ -118,7 +116,7 @@ def share_out(
         if gpu.count <= free[gpu.type]:
             claimable.append(str(gpu))
         else:
-            wished[job_id] = gpu
+            wished[job_id] = GpuChoice(type=gpu.type, count=gpu.count - own[gpu.type])
     return claimable, wished
 
 

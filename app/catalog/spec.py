@@ -54,6 +54,7 @@ class ModelSpec(_Strict):
     id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")]
     weights: str = Field(min_length=1, description="hub id, or a path relative to the catalog")
     parameters_billions: float = Field(gt=0)
+    bytes_per_parameter: float = Field(2.0, gt=0)
     context_length: int = Field(ge=128)
     gpus: list[Annotated[str, StringConstraints(pattern=GPU_PATTERN)]] = Field(min_length=1)
     tool_parser: str | None = None

@@ -89,7 +89,8 @@ def _cpu_env(settings: Settings) -> dict[str, str]:
 
 
 def _cuda_env(devices: Sequence[Device]) -> dict[str, str]:
-    return {**COMMON_ENV, "CUDA_VISIBLE_DEVICES": ",".join(str(device.index) for device in devices)}
+    numbers = ",".join(str(device.index) for device in devices)
+    return {**COMMON_ENV, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": numbers}
 
 
 def _simulation(settings: Settings) -> list[str]:

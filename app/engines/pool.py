@@ -7,14 +7,16 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import structlog
 
 from app.catalog.resolve import Target
 from app.catalog.spec import GpuChoice
 from app.devices import leases
-from app.devices.inventory import Device
+from app.devices.inventory import Device, for_engines
 from app.engines.affinity import Affinity, prefixes_of
 from app.engines.engine import Engine, EngineKey
+from app.engines.fitting import check_memory
 from app.engines.fleet import Fleet
 from app.engines.orphans import sweep_orphans
 from app.engines.placer import Placer
@@ -42,10 +44,11 @@ class EnginePool:
     """
 
     def __init__(self, settings: Settings, store: Store, storage: Storage, devices: Sequence[Device]) -> None:
+        self.devices = for_engines(devices)
         self._settings = settings
         self._store = store
         self._storage = storage
-        self._fleet = Fleet(settings, store, storage, devices, on_stopped=self._stir)
+        self._fleet = Fleet(settings, store, storage, self.devices, on_stopped=self._stir)
         self._placer = Placer(settings, store, self._fleet)
         self._affinity = Affinity()
         self._is_draining = False
@@ -65,7 +68,7 @@ class EnginePool:
         """A ready engine with the target's adapter loaded, kept from eviction until the block ends.
 
         Where there is a queue, `org_id` says whose turn is taken; among replicas, `body` helps to choose.
-        Raises StartFailed, StillStarting, NoCapacity, QueueFull, AdapterRefused, Draining.
+        Raises StartFailed, StillStarting, DoesNotFit, NoCapacity, QueueFull, AdapterRefused, Draining.
         """
         deadline = time.monotonic() + self._settings.cold_start_seconds
         engine = await self._occupy(target, org_id, body or {})
@@ -124,6 +127,7 @@ class EnginePool:
             raise Draining
         engine = self._find_running(target, body)
         if engine is None:
+            await anyio.to_thread.run_sync(check_memory, self._settings, target.model, target.gpu, self._fleet.devices)
             return await self._placer.wait(target, org_id, within_seconds=self._settings.cold_start_seconds)
         engine.in_flight += 1
         return engine

@@ -12,7 +12,7 @@ from app.catalog.preference import asked_gpu
 from app.catalog.resolve import Target, choose_gpu, resolve
 from app.catalog.spec import GpuChoice, ModelSpec
 from app.deps import SessionDep
-from app.devices.inventory import as_choices
+from app.devices.inventory import as_choices, for_engines
 from app.engines.warmup import Warmups
 from app.errors import BadRequest
 from app.orgs.auth import CurrentOrg
@@ -85,4 +85,4 @@ async def _read_body(request: Request) -> dict[str, Any]:
 
 def _choose(request: Request, spec: ModelSpec, wanted: str | None) -> GpuChoice:
     state = request.app.state
-    return choose_gpu(spec, wanted, as_choices(state.devices), fallback=state.settings.gpu_fallback)
+    return choose_gpu(spec, wanted, as_choices(for_engines(state.devices)), fallback=state.settings.gpu_fallback)

@@ -11,7 +11,7 @@ from app.engines.placement import Wanted
 from app.engines.waiting import FairQueue
 from app.errors import APIError, Unavailable
 
-JOBS = ""  # among organisations, all jobs together are one
+JOBS = "jobs"  # among organisations, all jobs together are one
 
 
 class QueueFull(APIError):

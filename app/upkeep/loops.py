@@ -7,12 +7,14 @@ from collections.abc import Awaitable, Callable
 import structlog
 from sqlalchemy import select
 
+from app.catalog.spec import Catalog
 from app.engines.pool import EnginePool
 from app.files.storage import Storage
 from app.settings import Settings
 from app.store.idempotency import forget_old
 from app.store.session import Store
 from app.store.tables import File
+from app.upkeep.pinned import start_pinned
 from app.upkeep.publish import Publisher
 
 log = structlog.get_logger()
@@ -23,7 +25,7 @@ ORPHAN_FILE_SECONDS = 3600.0
 
 
 def start_loops(
-    settings: Settings, store: Store, pool: EnginePool, publisher: Publisher, storage: Storage
+    settings: Settings, store: Store, catalog: Catalog, pool: EnginePool, publisher: Publisher, storage: Storage
 ) -> list[asyncio.Task[None]]:
     """The caller cancels them."""
     steps: list[tuple[str, Step, float]] = [
@@ -31,6 +33,7 @@ def start_loops(
         ("share devices", pool.look_at_devices, 2 * settings.poll_seconds),
         ("hold devices", pool.hold_devices, settings.lease_seconds / 4),
         ("look after engines", pool.look_after, settings.lease_seconds / 4),
+        ("start pinned models", lambda: start_pinned(catalog, pool), settings.lease_seconds),
         ("sweep", lambda: sweep(store, storage), ORPHAN_FILE_SECONDS),
     ]
     return [asyncio.create_task(repeat(*step)) for step in steps]

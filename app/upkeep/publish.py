@@ -11,8 +11,9 @@ import anyio.to_thread
 import structlog
 
 from app.catalog.names import adapter_id
-from app.catalog.resolve import AdapterRef, Target
-from app.catalog.spec import Catalog, GpuChoice
+from app.catalog.resolve import AdapterRef, Target, choose_gpu
+from app.catalog.spec import Catalog
+from app.devices.inventory import as_choices
 from app.engines.pool import EnginePool
 from app.errors import APIError
 from app.files.service import describe, save_bytes
@@ -95,7 +96,7 @@ class Publisher:
         if spec is None:
             raise APIError(f"{job.base_model} is no longer in the catalog.")
         adapter = AdapterRef(adapter_id(job.id), job.id, "adapter")
-        gpu = GpuChoice.parse(job.gpu)
+        gpu = choose_gpu(spec, job.gpu, as_choices(self._pool.devices), fallback=True)
         async with self._pool.lease(Target(spec, adapter, gpu), org_id=job.org_id) as engine:
             if not await engine.client.answers(adapter.id, within_seconds=CANARY_SECONDS):
                 raise APIError("The fine-tuned model did not answer its first prompt.")

@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from app.catalog.spec import GpuChoice
 from app.devices import leases, wishes
 from app.devices.inventory import declared
 from app.engines.engine import Engine, StartFailed, State
+from app.engines.memory import DoesNotFit
 from app.engines.pool import Draining, EnginePool
 from app.engines.waiters import NoCapacity, QueueFull
 from app.files.storage import Storage
@@ -281,6 +283,15 @@ async def test_more_devices_than_there_are_is_refused_at_once(tmp_path: Path, st
     async with pool_on(store, tmp_path) as pool:
         with pytest.raises(NoCapacity, match="CPU:3 is more than the 2"):
             await use(pool, target(gpu="CPU:3"))
+
+
+async def test_a_model_that_cannot_fit_is_refused_and_not_tried(tmp_path: Path, store: Store) -> None:
+    small = [replace(device, memory_bytes=1 << 30) for device in declared(["A100:1"])]
+    pool = EnginePool(simulating(tmp_path), store, Storage(tmp_path), small)
+    with pytest.raises(DoesNotFit, match=r"1\.86 GiB for its weights.* A100 has 0\.9 GiB"):
+        await use(pool, target(gpu="A100"))
+    assert (pool.engines, await holders(store)) == ([], [])
+    await pool.drain(grace_seconds=0.1)
 
 
 async def test_two_gateways_never_use_more_devices_than_there_are(tmp_path: Path, store: Store) -> None:

@@ -6,9 +6,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from sqlalchemy import func, select
 from app.catalog.load import load_catalog
 from app.catalog.spec import GpuChoice
 from app.devices import leases
-from app.devices.inventory import declared
+from app.devices.inventory import Use, declared
 from app.devices.wishes import Wish, list_wishes
 from app.files.storage import Storage
 from app.jobs import queue
@@ -189,21 +189,21 @@ async def test_a_claim_takes_the_job_and_its_devices_or_neither(tmp_path: Path, 
 
 
 @pytest.mark.parametrize(
-    ("waiting", "free", "claimable", "wished"),
+    ("waiting", "held", "claimable", "wished"),
     [
-        ("A100 A100:2 CPU", {"A100": 3, "CPU": 1}, "A100 A100:2 CPU", ""),
-        ("A100:2 A100 CPU", {"A100": 1, "CPU": 1}, "CPU", "A100:2"),  # the younger does not overtake the older
-        ("A100 A100:2 A100", {"A100": 1}, "A100", "A100:2"),
-        ("A100:4 A100", {"A100": 1}, "A100", ""),  # four are not here: that job is another host's
-        ("A100 CPU A100 CPU", {}, "", "A100 CPU"),  # one of each type is wished for
-        ("H100", {"A100": 3}, "", ""),
+        ("A100 A100:2 CPU", "", "A100 A100:2 CPU", ""),
+        ("A100:3 A100 CPU", "A100/0", "CPU", "A100:2"),  # the younger does not overtake; one is training's anyway
+        ("A100 A100:2 A100", "A100/0 A100/2", "A100", "A100:2"),
+        ("A100:4 A100", "A100/0", "A100", ""),  # four are not here: that job is another host's
+        ("A100 CPU A100 CPU", "A100/0 A100/1 A100/2 CPU/0", "", "A100 CPU"),  # one of each type is wished for
+        ("H100", "", "", ""),
     ],
 )
-def test_the_oldest_job_of_each_gpu_type_comes_first(
-    waiting: str, free: dict[str, int], claimable: str, wished: str
-) -> None:
+def test_the_oldest_job_of_each_gpu_type_comes_first(waiting: str, held: str, claimable: str, wished: str) -> None:
     jobs = [(f"ftjob-{n}", GpuChoice.parse(gpu)) for n, gpu in enumerate(waiting.split())]
-    can, would = share_out(jobs, Counter(free), Counter({"A100": 3, "CPU": 1}))
+    devices = declared(["A100:3", "CPU"])
+    devices[2] = replace(devices[2], use=Use.TRAINING)
+    can, would = share_out(jobs, devices, {f"{devices[0].host}/{name}" for name in held.split()})
     assert (" ".join(can), " ".join(str(gpu) for gpu in would.values())) == (claimable, wished)
 
 
