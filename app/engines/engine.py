@@ -17,11 +17,12 @@ from app.catalog.spec import GpuChoice, ModelSpec
 from app.devices.inventory import Device
 from app.engines.client import EngineClient
 from app.engines.command import engine_command
-from app.engines.orphans import ProcessRecord
+from app.engines.launcher import Launcher, give_order
+from app.engines.orphans import LEFTOVERS, ProcessRecord
 from app.errors import Unavailable
 from app.files.storage import Storage
 from app.ids import new_id
-from app.processes import end_group, spawn
+from app.processes import end_group
 from app.settings import Settings
 
 log = structlog.get_logger()
@@ -68,6 +69,7 @@ class Engine:
         self,
         settings: Settings,
         storage: Storage,
+        launcher: Launcher,
         model: ModelSpec,
         gpu: GpuChoice,
         devices: Sequence[Device],
@@ -85,6 +87,7 @@ class Engine:
         self.failure: StartFailed | None = None
         self._settings = settings
         self._storage = storage
+        self._launcher = launcher
         self._process: asyncio.subprocess.Process | None = None
         self._client: EngineClient | None = None
         self._start: asyncio.Task[None] | None = None
@@ -195,14 +198,15 @@ class Engine:
             )
 
     async def _launch(self) -> None:
-        self.socket.unlink(missing_ok=True)
+        self._remove_leftovers()
         _rotate(self.log_path)
         command = engine_command(self._settings, self.model, self.key.gpu, self.devices, self.socket)
         log.info("engine starting", model=self.model.id, gpu=str(self.key.gpu), log=str(self.log_path))
-        with self.log_path.open("wb") as output:
-            self._process = await spawn(command.argv, log=output, env=command.env)
+        self._process = await self._launcher.launch(command.program, self.log_path)
         ProcessRecord.of(self.id, self._process.pid).write(self.socket.with_suffix(".json"))
         self._client = EngineClient(self.socket)
+        forks = self.socket.with_suffix(".fork")
+        await give_order(self._process, command, log_path=self.log_path, fork_socket=forks)
 
     async def _until_healthy(self) -> None:
         assert self._process
@@ -247,9 +251,12 @@ class Engine:
             await end_group(process, grace_seconds=self._settings.engine_stop_seconds)
         if client:
             client.close()
-        for leftover in (self.socket, self.socket.with_suffix(".json")):
-            leftover.unlink(missing_ok=True)
+        self._remove_leftovers()
         self.state = State.STOPPED
+
+    def _remove_leftovers(self) -> None:
+        for suffix in LEFTOVERS:
+            self.socket.with_suffix(suffix).unlink(missing_ok=True)
 
     async def _load(self, adapter: AdapterRef) -> None:
         folder = self._storage.adapter(adapter.job_id, adapter.folder)

@@ -12,7 +12,9 @@ from app.catalog.resolve import Target
 from app.catalog.spec import GpuChoice
 from app.devices import leases
 from app.devices.inventory import Device
+from app.engines.command import engine_program
 from app.engines.engine import Engine, EngineKey, State
+from app.engines.launcher import Launcher
 from app.engines.orphans import sweep_orphans
 from app.engines.placement import Refuse, Reuse, Running, Start, Wait, evictable, place
 from app.errors import Unavailable
@@ -49,6 +51,8 @@ class EnginePool:
         self._store = store
         self._storage = storage
         self._devices = devices
+        program = engine_program(settings, on_cpu=all(device.type == "CPU" for device in devices))
+        self._launcher = Launcher(storage.engines, program, standbys=settings.standbys)
         self._engines: dict[EngineKey, Engine] = {}
         self._placing = asyncio.Lock()
         self._draining = False
@@ -98,6 +102,8 @@ class EnginePool:
     async def look_after(self) -> None:
         """Now and then: stop engines that idle for long, end those that hang; that takes as long as they are silent."""
         await asyncio.gather(*(self._look_after(engine) for engine in self.engines))
+        if not any(engine.state is State.STARTING for engine in self.engines):
+            await self._launcher.replenish()
 
     async def _look_after(self, engine: Engine) -> None:
         now = time.monotonic()
@@ -125,6 +131,7 @@ class EnginePool:
                 await anyio.sleep(0.05)
         async with self._placing:
             await self._retire(*self.engines)
+        await self._launcher.close()
 
     async def _occupy(self, target: Target, deadline: float) -> Engine:
         while True:
@@ -161,7 +168,7 @@ class EnginePool:
                 return None
 
     async def _add(self, target: Target) -> Engine | None:
-        engine = Engine(self._settings, self._storage, target.model, target.gpu, [])
+        engine = Engine(self._settings, self._storage, self._launcher, target.model, target.gpu, [])
         async with self._store.begin() as session:
             engine.devices = await leases.acquire(
                 session, self._devices, target.gpu, engine.id, seconds=self._settings.lease_seconds
