@@ -187,7 +187,7 @@ async def test_an_engine_starts_from_a_standby_and_another_takes_its_place(tmp_p
         assert engine._process is standby
         assert "Application startup complete" in engine.log_path.read_text()
         await engine._launcher.replenish()
-        assert len(processes_of(tmp_path)) == 2
+        await eventually(lambda: len(processes_of(tmp_path)) == 2)
 
 
 GATEWAY = """
