@@ -33,7 +33,7 @@ class Command:
 def engine_program(settings: Settings, *, on_cpu: bool) -> Program:
     """vLLM's own OpenAI server, or the simulated one."""
     if settings.simulate:
-        return Program(settings.engine_python, "app.engines.simulated", ("app.engines.simulated",))
+        return Program(settings.engine_python, "app.engines.simulated", ("app.engines.simulated_engine",))
     worker = "vllm.v1.worker.cpu_worker" if on_cpu else "vllm.v1.worker.gpu_worker"
     env = _cpu_env(settings) if on_cpu else COMMON_ENV
     # `vllm serve` looks for a distribution named vllm, which the CPU build is not; the module works on both.

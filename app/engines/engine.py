@@ -2,9 +2,7 @@
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -17,8 +15,11 @@ from app.catalog.spec import GpuChoice, ModelSpec
 from app.devices.inventory import Device
 from app.engines.client import EngineClient
 from app.engines.command import engine_command
+from app.engines.engine_log import EngineLog
 from app.engines.launcher import Launcher, give_order
 from app.engines.orphans import LEFTOVERS, ProcessRecord
+from app.engines.progress import READY, Progress
+from app.engines.start_times import estimate_seconds, remember_start
 from app.errors import Unavailable
 from app.files.storage import Storage
 from app.ids import new_id
@@ -27,7 +28,6 @@ from app.settings import Settings
 
 log = structlog.get_logger()
 
-LOG_TAIL_LINES = 30
 HEALTH_POLL_SECONDS = 0.1
 MAX_BACK_OFF_SECONDS = 60.0
 
@@ -46,6 +46,8 @@ class StartFailed(Unavailable):
 
 
 class StillStarting(Unavailable):
+    """`troubleshooting` has how far it is."""
+
     code = "engine_starting"
 
 
@@ -85,6 +87,7 @@ class Engine:
         self.start_seconds: float | None = None
         self.starts = 0
         self.failure: StartFailed | None = None
+        self.log = EngineLog(storage.engines / f"{model.id.replace('/', '--')}-{gpu}.log".replace(":", "x"))
         self._settings = settings
         self._storage = storage
         self._launcher = launcher
@@ -113,8 +116,13 @@ class Engine:
         return self._storage.engines / f"{self.id[-12:]}.sock"
 
     @property
-    def log_path(self) -> Path:
-        return self._storage.engines / f"{self.model.id.replace('/', '--')}-{self.key.gpu}.log".replace(":", "x")
+    def progress(self) -> Progress:
+        return READY if self.is_ready else self.log.progress()
+
+    @property
+    def estimated_seconds(self) -> float | None:
+        """From the begin of a start to its end, by earlier ones."""
+        return estimate_seconds(self._storage.start_times, self.model.id, str(self.key.gpu))
 
     def heard(self) -> None:
         """A sign of life: bytes have come."""
@@ -148,9 +156,7 @@ class Engine:
         if self.failure:
             raise self.failure
         if not self.is_ready:
-            raise StillStarting(
-                f"The engine of {self.model.id} is not ready yet; try again.", headers={"Retry-After": "10"}
-            )
+            raise self._still_starting()
 
     async def ensure_adapter(self, adapter: AdapterRef) -> None:
         """Load it unless this process has it. One load serves all who wait. Raises AdapterRefused."""
@@ -168,12 +174,16 @@ class Engine:
             self._watch.cancel()
         await self._end_process()
 
-    def log_tail(self) -> list[str]:
-        try:
-            with self.log_path.open(encoding="utf-8", errors="replace") as file:
-                return [line.rstrip()[:300] for line in deque(file, LOG_TAIL_LINES)]
-        except FileNotFoundError:
-            return []
+    def _still_starting(self) -> StillStarting:
+        progress = self.progress
+        told = {
+            "stage": progress.stage,
+            "progress": progress.fraction,
+            "elapsed_seconds": round(time.monotonic() - (self.began_at or time.monotonic()), 1),
+            "estimated_seconds": self.estimated_seconds,
+        }
+        message = f"The engine of {self.model.id} is not ready yet ({progress.stage}); try again."
+        return StillStarting(message, troubleshooting=told, headers={"Retry-After": "10"})
 
     async def _run_start(self) -> None:
         began = time.monotonic()
@@ -190,6 +200,7 @@ class Engine:
             self.starts += 1
             self.start_seconds = time.monotonic() - began
             self._watch = asyncio.create_task(self._until_exit())
+            remember_start(self._storage.start_times, self.model.id, str(self.key.gpu), self.start_seconds)
             log.info(
                 "engine ready",
                 model=self.model.id,
@@ -199,14 +210,14 @@ class Engine:
 
     async def _launch(self) -> None:
         self._remove_leftovers()
-        _rotate(self.log_path)
+        self.log.rotate()
         command = engine_command(self._settings, self.model, self.key.gpu, self.devices, self.socket)
-        log.info("engine starting", model=self.model.id, gpu=str(self.key.gpu), log=str(self.log_path))
-        self._process = await self._launcher.launch(command.program, self.log_path)
+        log.info("engine starting", model=self.model.id, gpu=str(self.key.gpu), log=str(self.log.path))
+        self._process = await self._launcher.launch(command.program, self.log.path)
         ProcessRecord.of(self.id, self._process.pid).write(self.socket.with_suffix(".json"))
         self._client = EngineClient(self.socket)
         forks = self.socket.with_suffix(".fork")
-        await give_order(self._process, command, log_path=self.log_path, fork_socket=forks)
+        await give_order(self._process, command, log_path=self.log.path, fork_socket=forks)
 
     async def _until_healthy(self) -> None:
         assert self._process
@@ -222,7 +233,7 @@ class Engine:
         self._retry_at = time.monotonic() + back_off
         reason = "it was not healthy in time" if isinstance(error, TimeoutError) else str(error)
         message = f"The engine of {self.model.id} could not start: {reason}."
-        tail = self.log_tail()
+        tail = self.log.tail()
         log.error("engine start failed", model=self.model.id, reason=reason, log_tail=tail[-5:])
         self.failure = StartFailed(
             message, troubleshooting={"log": tail}, headers={"Retry-After": str(round(back_off))}
@@ -232,7 +243,7 @@ class Engine:
     async def _until_exit(self) -> None:
         assert self._process
         status = await self._process.wait()
-        log.error("engine died", model=self.model.id, status=status, log_tail=self.log_tail()[-5:])
+        log.error("engine died", model=self.model.id, status=status, log_tail=self.log.tail()[-5:])
         self._watch = None
         await self._end_process()
 
@@ -264,12 +275,3 @@ class Engine:
         if refusal:
             log.error("adapter refused", model=self.model.id, adapter=adapter.id, reason=refusal)
             raise AdapterRefused("The engine could not load this fine-tuned model; try again.")
-
-
-def _rotate(path: Path, keep: int = 3) -> None:
-    """`x.log` -> `x.log.1` -> `x.log.2`: a crash can be read about after the restart."""
-    for number in range(keep - 1, 0, -1):
-        older = path.with_name(f"{path.name}.{number}")
-        newer = path.with_name(f"{path.name}.{number - 1}") if number > 1 else path
-        with suppress(FileNotFoundError):
-            newer.rename(older)
