@@ -37,6 +37,7 @@ class Settings(BaseSettings):
 
     # engines
     engine_python: Path = Path(sys.executable)
+    standby_engines: int | None = Field(None, ge=0, description="1 when unset, none when simulating")
     engine_extra_args: list[str] = []
     cold_start_seconds: PositiveFloat = 600.0
     stream_silence_seconds: PositiveFloat = 120.0
@@ -84,6 +85,10 @@ class Settings(BaseSettings):
             for name, value in given.items()
             if value is not None
         }
+
+    @property
+    def standbys(self) -> int:
+        return int(not self.simulate) if self.standby_engines is None else self.standby_engines
 
     @property
     def store_url(self) -> str:

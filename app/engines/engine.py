@@ -2,9 +2,7 @@
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from math import inf
@@ -13,21 +11,24 @@ from pathlib import Path
 import anyio
 import structlog
 
-from app.catalog.resolve import AdapterRef
 from app.catalog.spec import GpuChoice, ModelSpec
 from app.devices.inventory import Device
+from app.engines.adapters import Adapters
 from app.engines.client import EngineClient
 from app.engines.command import engine_command
-from app.engines.orphans import ProcessRecord
+from app.engines.engine_log import EngineLog
+from app.engines.launcher import Launcher, give_order
+from app.engines.orphans import LEFTOVERS, ProcessRecord
+from app.engines.progress import READY, Progress
+from app.engines.start_times import estimate_seconds, remember_start
 from app.errors import Unavailable
 from app.files.storage import Storage
 from app.ids import new_id
-from app.processes import end_group, spawn
+from app.processes import end_group
 from app.settings import Settings
 
 log = structlog.get_logger()
 
-LOG_TAIL_LINES = 30
 HEALTH_POLL_SECONDS = 0.1
 MAX_BACK_OFF_SECONDS = 60.0
 
@@ -46,11 +47,9 @@ class StartFailed(Unavailable):
 
 
 class StillStarting(Unavailable):
+    """`troubleshooting` has how far it is."""
+
     code = "engine_starting"
-
-
-class AdapterRefused(Unavailable):
-    code = "adapter_not_loaded"
 
 
 @dataclass(frozen=True)
@@ -69,6 +68,7 @@ class Engine:
         self,
         settings: Settings,
         storage: Storage,
+        launcher: Launcher,
         model: ModelSpec,
         gpu: GpuChoice,
         devices: Sequence[Device],
@@ -87,12 +87,13 @@ class Engine:
         self.failure: StartFailed | None = None
         self._settings = settings
         self._storage = storage
+        self._launcher = launcher
         self._process: asyncio.subprocess.Process | None = None
         self._client: EngineClient | None = None
+        self._adapters: Adapters | None = None
         self._start: asyncio.Task[None] | None = None
         self._watch: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
-        self._loads: dict[str, asyncio.Task[None]] = {}
         self._failures = 0
         self._retry_at = 0.0
 
@@ -114,19 +115,39 @@ class Engine:
             return inf
         return time.monotonic() - self.began_at - self.start_seconds
 
+    @property
+    def adapters(self) -> Adapters:
+        """Those of the process that runs, as with `client`."""
+        if self._adapters is None:
+            raise Unavailable(f"The engine of {self.model.id} has just stopped; try again.")
+        return self._adapters
+
     def has_adapter(self, adapter_id: str) -> bool:
-        return adapter_id in self._loads
+        return self._adapters is not None and adapter_id in self._adapters
+
+    @property
+    def pid(self) -> int | None:
+        """The leader of its process group."""
+        return self._process.pid if self._process else None
 
     @property
     def socket(self) -> Path:
         return self._storage.engines / f"{self.id[-12:]}.sock"
 
     @property
-    def log_path(self) -> Path:
+    def log(self) -> EngineLog:
         replica = f"-{self.number}" if self.number > 1 else ""
-        return self._storage.engines / f"{self.model.id.replace('/', '--')}-{self.key.gpu}{replica}.log".replace(
-            ":", "x"
-        )
+        name = f"{self.model.id.replace('/', '--')}-{self.key.gpu}{replica}.log"
+        return EngineLog(self._storage.engines / name.replace(":", "x"))
+
+    @property
+    def progress(self) -> Progress:
+        return READY if self.is_ready else self.log.progress()
+
+    @property
+    def estimated_seconds(self) -> float | None:
+        """From the begin of a start to its end, by earlier ones."""
+        return estimate_seconds(self._storage.start_times, self.model.id, str(self.key.gpu))
 
     def heard(self) -> None:
         """A sign of life: bytes have come."""
@@ -160,16 +181,7 @@ class Engine:
         if self.failure:
             raise self.failure
         if not self.is_ready:
-            raise StillStarting(
-                f"The engine of {self.model.id} is not ready yet; try again.", headers={"Retry-After": "10"}
-            )
-
-    async def ensure_adapter(self, adapter: AdapterRef) -> None:
-        """Load it unless this process has it. One load serves all who wait. Raises AdapterRefused."""
-        load = self._loads.get(adapter.id)
-        if load is None or (load.done() and (load.cancelled() or load.exception())):
-            load = self._loads[adapter.id] = asyncio.create_task(self._load(adapter))
-        await asyncio.shield(load)
+            raise self._still_starting()
 
     async def stop(self) -> None:
         """End the process group and wait for it; harmless when it is stopped already."""
@@ -180,12 +192,16 @@ class Engine:
             self._watch.cancel()
         await self._end_process()
 
-    def log_tail(self) -> list[str]:
-        try:
-            with self.log_path.open(encoding="utf-8", errors="replace") as file:
-                return [line.rstrip()[:300] for line in deque(file, LOG_TAIL_LINES)]
-        except FileNotFoundError:
-            return []
+    def _still_starting(self) -> StillStarting:
+        progress = self.progress
+        told = {
+            "stage": progress.stage,
+            "progress": progress.fraction,
+            "elapsed_seconds": round(time.monotonic() - (self.began_at or time.monotonic()), 1),
+            "estimated_seconds": self.estimated_seconds,
+        }
+        message = f"The engine of {self.model.id} is not ready yet ({progress.stage}); try again."
+        return StillStarting(message, troubleshooting=told, headers={"Retry-After": "10"})
 
     async def _run_start(self) -> None:
         began = time.monotonic()
@@ -202,6 +218,7 @@ class Engine:
             self.starts += 1
             self.start_seconds = time.monotonic() - began
             self._watch = asyncio.create_task(self._until_exit())
+            remember_start(self._storage.start_times, self.model.id, str(self.key.gpu), self.start_seconds)
             log.info(
                 "engine ready",
                 model=self.model.id,
@@ -210,14 +227,17 @@ class Engine:
             )
 
     async def _launch(self) -> None:
-        self.socket.unlink(missing_ok=True)
-        _rotate(self.log_path)
+        self._remove_leftovers()
+        self.log.rotate()
         command = engine_command(self._settings, self.model, self.key.gpu, self.devices, self.socket)
-        log.info("engine starting", model=self.model.id, gpu=str(self.key.gpu), log=str(self.log_path))
-        with self.log_path.open("wb") as output:
-            self._process = await spawn(command.argv, log=output, env=command.env)
+        log.info("engine starting", model=self.model.id, gpu=str(self.key.gpu), log=str(self.log.path))
+        self._process = await self._launcher.launch(command.program, self.log.path)
         ProcessRecord.of(self.id, self._process.pid).write(self.socket.with_suffix(".json"))
         self._client = EngineClient(self.socket)
+        slots = max(self._settings.max_loras, self._settings.max_cpu_loras)
+        self._adapters = Adapters(self._client, self._storage, slots=slots)
+        forks = self.socket.with_suffix(".fork")
+        await give_order(self._process, command, log_path=self.log.path, fork_socket=forks)
 
     async def _until_healthy(self) -> None:
         assert self._process
@@ -233,7 +253,7 @@ class Engine:
         self._retry_at = time.monotonic() + back_off
         reason = "it was not healthy in time" if isinstance(error, TimeoutError) else str(error)
         message = f"The engine of {self.model.id} could not start: {reason}."
-        tail = self.log_tail()
+        tail = self.log.tail()
         log.error("engine start failed", model=self.model.id, reason=reason, log_tail=tail[-5:])
         self.failure = StartFailed(
             message, troubleshooting={"log": tail}, headers={"Retry-After": str(round(back_off))}
@@ -243,7 +263,7 @@ class Engine:
     async def _until_exit(self) -> None:
         assert self._process
         status = await self._process.wait()
-        log.error("engine died", model=self.model.id, status=status, log_tail=self.log_tail()[-5:])
+        log.error("engine died", model=self.model.id, status=status, log_tail=self.log.tail()[-5:])
         self._watch = None
         await self._end_process()
 
@@ -255,29 +275,17 @@ class Engine:
         await asyncio.shield(self._ending)
 
     async def _end(self) -> None:
-        process, client = self._process, self._client
-        self._process = self._client = None
-        self._loads.clear()
+        process, client, adapters = self._process, self._client, self._adapters
+        self._process = self._client = self._adapters = None
+        if adapters:
+            adapters.close()
         if process:
             await end_group(process, grace_seconds=self._settings.engine_stop_seconds)
         if client:
             client.close()
-        for leftover in (self.socket, self.socket.with_suffix(".json")):
-            leftover.unlink(missing_ok=True)
+        self._remove_leftovers()
         self.state = State.STOPPED
 
-    async def _load(self, adapter: AdapterRef) -> None:
-        folder = self._storage.adapter(adapter.job_id, adapter.folder)
-        refusal = await self.client.load_adapter(adapter.id, folder)
-        if refusal:
-            log.error("adapter refused", model=self.model.id, adapter=adapter.id, reason=refusal)
-            raise AdapterRefused("The engine could not load this fine-tuned model; try again.")
-
-
-def _rotate(path: Path, keep: int = 3) -> None:
-    """`x.log` -> `x.log.1` -> `x.log.2`: a crash can be read about after the restart."""
-    for number in range(keep - 1, 0, -1):
-        older = path.with_name(f"{path.name}.{number}")
-        newer = path.with_name(f"{path.name}.{number - 1}") if number > 1 else path
-        with suppress(FileNotFoundError):
-            newer.rename(older)
+    def _remove_leftovers(self) -> None:
+        for suffix in LEFTOVERS:
+            self.socket.with_suffix(suffix).unlink(missing_ok=True)

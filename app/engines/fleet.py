@@ -12,6 +12,7 @@ from app.catalog.spec import GpuChoice, ModelSpec
 from app.devices import leases
 from app.devices.inventory import Device
 from app.engines.engine import Engine, EngineKey, State
+from app.engines.launcher import Launcher
 from app.engines.placement import Running
 from app.files.storage import Storage
 from app.settings import Settings
@@ -31,15 +32,15 @@ class Fleet:
         settings: Settings,
         store: Store,
         storage: Storage,
+        launcher: Launcher,
         devices: Sequence[Device],
-        *,
-        on_stopped: Callable[[], None],
     ) -> None:
         self.devices = devices
+        self.on_stopped: Callable[[], None] = lambda: None
         self._settings = settings
         self._store = store
         self._storage = storage
-        self._on_stopped = on_stopped
+        self._launcher = launcher
         self._engines: dict[EngineKey, list[Engine]] = {}
         self._stops: dict[Engine, asyncio.Task[None]] = {}
 
@@ -56,7 +57,7 @@ class Fleet:
 
     async def add(self, model: ModelSpec, gpu: GpuChoice) -> Engine | None:
         """A stopped engine that has its devices; None when others were quicker."""
-        engine = Engine(self._settings, self._storage, model, gpu, [])
+        engine = Engine(self._settings, self._storage, self._launcher, model, gpu, [])
         async with self._store.begin() as session:
             engine.devices = await leases.acquire(
                 session, self.devices, gpu, engine.id, seconds=self._settings.lease_seconds
@@ -123,4 +124,4 @@ class Fleet:
             log.warning("cannot give devices back", engine=engine.id, error=repr(error)[:300])
         finally:
             del self._stops[engine]
-            self._on_stopped()
+            self.on_stopped()

@@ -34,8 +34,9 @@ class Placer:
         self._rules = Rules(settings.settle_seconds, settings.drain_after_seconds)
         self._waiters = Waiters(settings.max_waiting)
         self._is_stirred = False
-        self._is_closed = False
+        self._closed_by: APIError | None = None
         self._rounds: asyncio.Task[None] | None = None
+        fleet.on_stopped = self.stir
 
     @property
     def is_needed(self) -> bool:
@@ -44,6 +45,8 @@ class Placer:
 
     async def wait(self, target: Target, org_id: str, *, within_seconds: float) -> Engine:
         """An engine for the target, leased: its `in_flight` counts who waited. Raises NoCapacity, QueueFull."""
+        if self._closed_by:
+            raise self._closed_by
         waiter = self._waiters.add(target, org_id)
         self.stir()
         try:
@@ -59,7 +62,7 @@ class Placer:
     def stir(self) -> None:
         """Something has changed: see who can be placed now."""
         self._is_stirred = True
-        if not self._is_closed and (self._rounds is None or self._rounds.done()):
+        if not self._closed_by and (self._rounds is None or self._rounds.done()):
             self._rounds = asyncio.create_task(self._go_round())
 
     async def look(self) -> None:
@@ -69,7 +72,7 @@ class Placer:
 
     async def close(self, error: APIError) -> None:
         """Turn all away who wait; start nothing from now on."""
-        self._is_closed = True
+        self._closed_by = error
         self._turn_away(error)
         await self._settle()
 
@@ -97,7 +100,7 @@ class Placer:
             self._waiters.refuse(waiter, error)
 
     async def _go_round(self) -> None:
-        while self._is_stirred and not self._is_closed:
+        while self._is_stirred and not self._closed_by:
             self._is_stirred = False
             try:
                 await self._round()

@@ -15,9 +15,11 @@ from app.catalog.spec import GpuChoice
 from app.devices import leases
 from app.devices.inventory import Device, for_engines
 from app.engines.affinity import Affinity, prefixes_of
-from app.engines.engine import Engine, EngineKey
+from app.engines.command import engine_program
+from app.engines.engine import Engine, EngineKey, State
 from app.engines.fitting import check_memory
 from app.engines.fleet import Fleet
+from app.engines.launcher import Launcher
 from app.engines.orphans import sweep_orphans
 from app.engines.placer import Placer
 from app.errors import Unavailable
@@ -48,7 +50,9 @@ class EnginePool:
         self._settings = settings
         self._store = store
         self._storage = storage
-        self._fleet = Fleet(settings, store, storage, self.devices, on_stopped=self._stir)
+        program = engine_program(settings, on_cpu=all(device.type == "CPU" for device in self.devices))
+        self._launcher = Launcher(storage.engines, program, standbys=settings.standbys)
+        self._fleet = Fleet(settings, store, storage, self._launcher, self.devices)
         self._placer = Placer(settings, store, self._fleet)
         self._affinity = Affinity()
         self._is_draining = False
@@ -68,15 +72,30 @@ class EnginePool:
         """A ready engine with the target's adapter loaded, kept from eviction until the block ends.
 
         Where there is a queue, `org_id` says whose turn is taken; among replicas, `body` helps to choose.
-        Raises StartFailed, StillStarting, DoesNotFit, NoCapacity, QueueFull, AdapterRefused, Draining.
+        Raises StartFailed, StillStarting, DoesNotFit, NoCapacity, QueueFull, AdapterRefused, NoAdapterSlot,
+        Draining.
         """
         deadline = time.monotonic() + self._settings.cold_start_seconds
         engine = await self._occupy(target, org_id, body or {})
+        async with self._occupied(engine, target, deadline):
+            yield engine
+
+    @asynccontextmanager
+    async def lease_of(self, engine: Engine, target: Target) -> AsyncIterator[None]:
+        """The same of one engine, which serves the target's model."""
+        engine.in_flight += 1
+        async with self._occupied(engine, target, time.monotonic() + self._settings.cold_start_seconds):
+            yield
+
+    @asynccontextmanager
+    async def _occupied(self, engine: Engine, target: Target, deadline: float) -> AsyncIterator[None]:
         try:
             await engine.ensure_ready(within_seconds=deadline - time.monotonic())
-            if target.adapter:
-                await engine.ensure_adapter(target.adapter)
-            yield engine
+            if target.adapter is None:
+                yield
+            else:
+                async with engine.adapters.held(target.adapter, within_seconds=deadline - time.monotonic()):
+                    yield
         finally:
             self._placer.release(engine)
 
@@ -98,6 +117,8 @@ class EnginePool:
     async def look_after(self) -> None:
         """Now and then: stop engines that idle for long, end those that hang; that takes as long as they are silent."""
         await asyncio.gather(*(self._look_after(engine) for engine in self.engines))
+        if not any(engine.state is State.STARTING for engine in self.engines):
+            await self._launcher.replenish()
 
     async def drain(self, *, grace_seconds: float) -> None:
         """Refuse new leases, let the running ones end, stop all engines."""
@@ -107,6 +128,7 @@ class EnginePool:
             while any(engine.in_flight for engine in self.engines):
                 await anyio.sleep(0.05)
         await self._fleet.stop_all()
+        await self._launcher.close()
 
     async def _look_after(self, engine: Engine) -> None:
         now = time.monotonic()
@@ -118,9 +140,6 @@ class EnginePool:
         ):
             log.error("engine hangs; ending it", model=engine.model.id)
             await engine.stop()  # its requests end with an error, the next one starts it again
-
-    def _stir(self) -> None:
-        self._placer.stir()
 
     async def _occupy(self, target: Target, org_id: str, body: Mapping[str, Any]) -> Engine:
         if self._is_draining:

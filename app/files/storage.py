@@ -51,6 +51,10 @@ class Storage:
         """Sockets, logs and process records of this host's engines."""
         return self.root / "engines"
 
+    @property
+    def start_times(self) -> Path:
+        return self.root / "start_times.json"
+
     async def save(self, file_id: str, chunks: AsyncIterable[bytes], *, max_bytes: int) -> Saved:
         """Write, fsync, rename, fsync the folder: when this returns, the bytes survive a power cut.
 

@@ -14,6 +14,7 @@ from app.settings import Settings
 from app.store.idempotency import forget_old
 from app.store.session import Store
 from app.store.tables import File
+from app.upkeep.adapters import reconcile_adapters
 from app.upkeep.pinned import start_pinned
 from app.upkeep.publish import Publisher
 
@@ -28,11 +29,13 @@ def start_loops(
     settings: Settings, store: Store, catalog: Catalog, pool: EnginePool, publisher: Publisher, storage: Storage
 ) -> list[asyncio.Task[None]]:
     """The caller cancels them."""
+    slots = max(settings.max_loras, settings.max_cpu_loras)
     steps: list[tuple[str, Step, float]] = [
         ("publish", publisher.step, settings.poll_seconds),
         ("share devices", pool.look_at_devices, 2 * settings.poll_seconds),
         ("hold devices", pool.hold_devices, settings.lease_seconds / 4),
         ("look after engines", pool.look_after, settings.lease_seconds / 4),
+        ("reconcile adapters", lambda: reconcile_adapters(store, pool, slots=slots), settings.lease_seconds / 4),
         ("start pinned models", lambda: start_pinned(catalog, pool), settings.lease_seconds),
         ("sweep", lambda: sweep(store, storage), ORPHAN_FILE_SECONDS),
     ]

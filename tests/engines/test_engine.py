@@ -9,8 +9,7 @@ import pytest
 
 from app.engines.engine import Engine, StartFailed, State, StillStarting
 from app.errors import Unavailable
-from app.files.storage import Storage
-from tests.engines.running import engine_in, processes_of, python_with_a_child, write_adapter
+from tests.engines.running import engine_in, processes_of, python_with_a_child
 from tests.eventually import eventually
 
 pytestmark = pytest.mark.anyio
@@ -47,12 +46,18 @@ async def test_a_start_goes_on_when_those_who_wait_leave(tmp_path: Path) -> None
 
 
 async def test_who_cannot_wait_longer_is_told_to_come_again(tmp_path: Path) -> None:
-    async with engine_in(tmp_path) as engine:
+    async with engine_in(tmp_path, simulate_start_seconds=0.5) as engine:
+        engine.ensure_starting()
+        await eventually(lambda: engine.progress.stage == "loading_weights")
         with pytest.raises(StillStarting) as told:
             await engine.ensure_ready(within_seconds=0)
         assert told.value.headers["Retry-After"]
+        help_ = dict(told.value.troubleshooting or {})
+        assert 0 < help_.pop("elapsed_seconds") < 30
+        assert help_ == {"stage": "loading_weights", "progress": 0.2, "estimated_seconds": None}
         await ready(engine)
         assert engine.starts == 1
+        assert engine.estimated_seconds
 
 
 async def test_a_failed_start_shows_its_log_and_is_not_repeated_at_once(tmp_path: Path) -> None:
@@ -64,10 +69,10 @@ async def test_a_failed_start_shows_its_log_and_is_not_repeated_at_once(tmp_path
         assert any("CUDA out of memory" in line for line in (failure.troubleshooting or {})["log"])
         assert failure.headers["Retry-After"] == "2"
         assert (engine.state, processes_of(tmp_path), leftovers(tmp_path)) == (State.STOPPED, [], [])
-        log_written_at = engine.log_path.stat().st_mtime_ns
+        log_written_at = engine.log.path.stat().st_mtime_ns
         with pytest.raises(StartFailed):
             await ready(engine)
-        assert engine.log_path.stat().st_mtime_ns == log_written_at
+        assert engine.log.path.stat().st_mtime_ns == log_written_at
         engine._settings.simulate_faults.clear()
         engine._retry_at = 0.0
         await ready(engine)
@@ -172,48 +177,11 @@ async def test_who_comes_while_it_stops_gets_the_next_start(tmp_path: Path) -> N
         assert (engine.starts, engine.is_ready) == (2, True)
 
 
-async def test_an_adapter_is_loaded_once_in_each_process(tmp_path: Path) -> None:
-    async with engine_in(tmp_path) as engine:
-        adapter = write_adapter(Storage(tmp_path))
-        for n_starts in (1, 2):
-            await ready(engine)
-            assert await engine.client.loaded_adapters() == set()
-            await asyncio.gather(*(engine.ensure_adapter(adapter) for _ in range(8)))
-            assert await engine.client.loaded_adapters() == {adapter.id}
-            assert engine.log_path.read_text().count("Loaded new LoRA adapter") == 1
-            assert await engine.client.answers(adapter.id, within_seconds=10)
-            assert engine.starts == n_starts
-            kill(engine)
-            await eventually(lambda: engine.state is State.STOPPED)
-
-
-async def test_an_adapter_that_is_refused_can_be_tried_again(tmp_path: Path) -> None:
-    async with engine_in(tmp_path) as engine:
-        await ready(engine)
-        adapter = write_adapter(Storage(tmp_path), rank=512)
-        with pytest.raises(Unavailable):
-            await engine.ensure_adapter(adapter)
-        good = '{"r": 8}'
-        (Storage(tmp_path).adapter(adapter.job_id, adapter.folder) / "adapter_config.json").write_text(good)
-        await engine.ensure_adapter(adapter)
-
-
-async def test_an_engine_that_dies_while_it_loads_an_adapter_is_unavailable(tmp_path: Path) -> None:
-    async with engine_in(tmp_path) as engine:
-        await ready(engine)
-        kill(engine, signal.SIGSTOP)
-        loading = asyncio.create_task(engine.ensure_adapter(write_adapter(Storage(tmp_path))))
-        await asyncio.sleep(0.1)
-        kill(engine)
-        with pytest.raises(Unavailable):
-            await loading
-
-
 async def test_the_logs_of_earlier_starts_are_kept(tmp_path: Path) -> None:
     async with engine_in(tmp_path, simulate_faults=["start_fails"]) as engine:
         for _ in range(4):
             engine._retry_at = 0.0
             with pytest.raises(StartFailed):
                 await ready(engine)
-        kept = sorted(path.name for path in engine.log_path.parent.glob("*.log*"))
-        assert kept == [engine.log_path.name, f"{engine.log_path.name}.1", f"{engine.log_path.name}.2"]
+        kept = sorted(path.name for path in engine.log.path.parent.glob("*.log*"))
+        assert kept == [engine.log.path.name, f"{engine.log.path.name}.1", f"{engine.log.path.name}.2"]
