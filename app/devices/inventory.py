@@ -131,6 +131,12 @@ def cuda_devices(types: Sequence[str], visible: str | None) -> list[Device]:
     ]
 
 
+def free_memory(devices: Sequence[Device]) -> dict[str, int]:
+    """Bytes by the device's name, of this host's GPUs that tell it at this moment."""
+    free = {gpu.index: gpu.free_bytes for gpu in nvml.list_gpus() if gpu.total_bytes}
+    return {d.name: free[d.index] for d in devices if d.type != "CPU" and d.index in free}
+
+
 def is_visible(gpu: nvml.Gpu, visible: str | None) -> bool:
     """`0,2` or `GPU-8932f937,…`: numbers, or how their identities begin."""
     if visible is None:

@@ -9,6 +9,7 @@ from sqlalchemy import select
 
 from app.catalog.spec import Catalog
 from app.engines.pool import EnginePool
+from app.engines.statuses import Statuses
 from app.files.storage import Storage
 from app.settings import Settings
 from app.store.idempotency import forget_old
@@ -30,12 +31,14 @@ def start_loops(
 ) -> list[asyncio.Task[None]]:
     """The caller cancels them."""
     slots = max(settings.max_loras, settings.max_cpu_loras)
+    statuses = Statuses(store, pool)
     steps: list[tuple[str, Step, float]] = [
         ("publish", publisher.step, settings.poll_seconds),
         ("share devices", pool.look_at_devices, 2 * settings.poll_seconds),
         ("hold devices", pool.hold_devices, settings.lease_seconds / 4),
         ("look after engines", pool.look_after, settings.lease_seconds / 4),
         ("reconcile adapters", lambda: reconcile_adapters(store, pool, slots=slots), settings.lease_seconds / 4),
+        ("write statuses", lambda: statuses.write(seconds=settings.lease_seconds), settings.lease_seconds / 4),
         ("start pinned models", lambda: start_pinned(catalog, pool), settings.lease_seconds),
         ("sweep", lambda: sweep(store, storage), ORPHAN_FILE_SECONDS),
     ]
