@@ -37,8 +37,8 @@ def write_random_adapter(storage: Storage, seed: int) -> AdapterRef:
     weights = {}
     for layer in range(shape["num_hidden_layers"]):
         name = f"base_model.model.model.layers.{layer}.self_attn.v_proj"
-        weights[f"{name}.lora_A.weight"] = noise.normal(0, 0.3, (RANK, hidden)).astype(np.float32)
-        weights[f"{name}.lora_B.weight"] = noise.normal(0, 0.3, (values, RANK)).astype(np.float32)
+        weights[f"{name}.lora_A.weight"] = noise.normal(0, 0.6, (RANK, hidden)).astype(np.float32)
+        weights[f"{name}.lora_B.weight"] = noise.normal(0, 0.6, (values, RANK)).astype(np.float32)
     save_file(weights, folder / "adapter_model.safetensors")
     config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": RANK, "lora_alpha": RANK, "bias": "none"}
     config |= {"target_modules": ["v_proj"], "base_model_name_or_path": DEMO.weights}
