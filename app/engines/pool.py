@@ -12,6 +12,7 @@ from app.catalog.resolve import Target
 from app.catalog.spec import GpuChoice
 from app.devices import leases
 from app.devices.inventory import Device
+from app.draining import Draining
 from app.engines.command import engine_program
 from app.engines.engine import Engine, EngineKey, State
 from app.engines.launcher import Launcher
@@ -25,19 +26,11 @@ from app.store.session import Store
 log = structlog.get_logger()
 
 WAIT_SECONDS = 0.2
-PROBE_SECONDS = 20.0
 
 
 class NoCapacity(Unavailable):
     code = "no_capacity"
     headers = {"Retry-After": "15"}
-
-
-class Draining(Unavailable):
-    code = "draining"
-
-    def __init__(self) -> None:
-        super().__init__("The server is shutting down; try again in a moment.")
 
 
 class EnginePool:
@@ -106,14 +99,13 @@ class EnginePool:
             await self._launcher.replenish()
 
     async def _look_after(self, engine: Engine) -> None:
+        engine.log.bound()
         now = time.monotonic()
         if not engine.in_flight and now - engine.last_used > self._settings.engine_idle_seconds:
             await self._retire(engine)
-        elif engine.is_silent(now, self._settings.stream_silence_seconds) and not await engine.client.answers(
-            engine.model.id, within_seconds=min(PROBE_SECONDS, self._settings.stream_silence_seconds)
-        ):
+        elif await engine.hangs(self._settings.stream_silence_seconds):
             log.error("engine hangs; ending it", model=engine.model.id)
-            await engine.stop()  # its requests end with an error, the next one starts it again
+            await engine.kill()  # its requests end with an error, the next one starts it again
 
     async def give_way(self, gpu: GpuChoice) -> None:
         """Stop idle engines until `gpu` is free; does nothing when busy ones are in the way."""
@@ -123,12 +115,16 @@ class EnginePool:
             chosen = evictable(gpu, self._running(), missing=missing) or ()
             await self._retire(*(self.engines[index] for index in chosen))
 
-    async def drain(self, *, grace_seconds: float) -> None:
-        """Refuse new leases, let the running ones end, stop all engines."""
+    async def finish(self, *, grace_seconds: float) -> None:
+        """Refuse new leases, let the running ones end."""
         self._draining = True
         with anyio.move_on_after(grace_seconds):
             while any(engine.in_flight for engine in self.engines):
                 await anyio.sleep(0.05)
+
+    async def drain(self, *, grace_seconds: float) -> None:
+        """Refuse new leases, let the running ones end, stop all engines."""
+        await self.finish(grace_seconds=grace_seconds)
         async with self._placing:
             await self._retire(*self.engines)
         await self._launcher.close()

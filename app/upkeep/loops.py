@@ -21,20 +21,21 @@ log = structlog.get_logger()
 Step = Callable[[], Awaitable[object]]
 
 ORPHAN_FILE_SECONDS = 3600.0
+HOLD_DEVICES = "hold devices"
 
 
 def start_loops(
     settings: Settings, store: Store, pool: EnginePool, publisher: Publisher, storage: Storage
 ) -> list[asyncio.Task[None]]:
-    """The caller cancels them."""
+    """Named after what they do. The caller cancels them."""
     steps: list[tuple[str, Step, float]] = [
         ("publish", publisher.step, settings.poll_seconds),
         ("share devices", lambda: make_room(store, pool), 2 * settings.poll_seconds),
-        ("hold devices", pool.hold_devices, settings.lease_seconds / 4),
+        (HOLD_DEVICES, pool.hold_devices, settings.lease_seconds / 4),
         ("look after engines", pool.look_after, settings.lease_seconds / 4),
         ("sweep", lambda: sweep(store, storage), ORPHAN_FILE_SECONDS),
     ]
-    return [asyncio.create_task(repeat(*step)) for step in steps]
+    return [asyncio.create_task(repeat(*step), name=step[0]) for step in steps]
 
 
 async def repeat(name: str, step: Step, pause_seconds: float) -> None:

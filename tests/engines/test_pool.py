@@ -16,8 +16,10 @@ from app.catalog.resolve import Target
 from app.catalog.spec import GpuChoice
 from app.devices import leases
 from app.devices.inventory import declared
-from app.engines.engine import Engine, StartFailed, State
-from app.engines.pool import Draining, EnginePool, NoCapacity
+from app.draining import Draining
+from app.engines.engine import Engine, State
+from app.engines.failures import StartFailed
+from app.engines.pool import EnginePool, NoCapacity
 from app.files.storage import Storage
 from app.store.session import Store
 from app.store.tables import DeviceLease
