@@ -78,7 +78,7 @@ class Engine:
         self.devices = devices
         self.state = State.STOPPED
         self._in_flight = 0
-        self.last_used = self.last_heard = time.monotonic()
+        self.last_used = self.last_heard = self._waited_since = time.monotonic()
         self.began_at: float | None = None
         self.start_seconds: float | None = None
         self.starts = 0
@@ -131,8 +131,10 @@ class Engine:
 
     @in_flight.setter
     def in_flight(self, number: int) -> None:
-        if not self._in_flight:
-            self.heard()  # silence begins with the first who waits
+        now = time.monotonic()
+        # Silence begins with the first who waits, and goes on when that one gives up and comes again.
+        if not self._in_flight and (self.last_heard >= self._waited_since or now - self.last_used > PROBE_SECONDS):
+            self._waited_since = now
         self._in_flight = number
 
     def heard(self) -> None:
@@ -142,7 +144,7 @@ class Engine:
     def is_silent(self, now: float, limit_seconds: float) -> bool:
         """Whether requests wait and not a byte has come for long."""
         waits = self.state is State.READY and self.in_flight > 0
-        return waits and now - max(self.last_heard, self.last_used) > limit_seconds
+        return waits and now - max(self.last_heard, self._waited_since) > limit_seconds
 
     async def hangs(self, limit_seconds: float) -> bool:
         """Whether requests have waited that long without a byte, and no token comes that we ask for ourselves.
@@ -154,6 +156,7 @@ class Engine:
         if not self.is_silent(began, limit_seconds - probe_seconds):
             return False
         if await self.client.answers(self.model.id, within_seconds=probe_seconds):
+            self.heard()
             return False
         return self.is_ready and self.last_heard < began
 

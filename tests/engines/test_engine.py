@@ -137,10 +137,18 @@ async def test_silence_begins_with_the_first_who_waits(tmp_path: Path) -> None:
         await ready(engine)
         engine.last_heard = engine.last_used = time.monotonic() - 3600
         engine.in_flight += 1
-        assert not engine.is_silent(time.monotonic(), 10)
-        engine.last_heard -= 3600
+        began = time.monotonic()
+        assert not engine.is_silent(began + 9, 10)
+        for _ in range(3):  # they give up without having had a byte, and come again
+            engine.in_flight -= 1
+            engine.last_used = time.monotonic()
+            engine.in_flight += 1
+        assert engine.is_silent(began + 10.1, 10)
+        engine.heard()
+        engine.in_flight -= 1
+        engine.last_used = time.monotonic()
         engine.in_flight += 1
-        assert engine.is_silent(time.monotonic(), 10)
+        assert not engine.is_silent(time.monotonic() + 9.9, 10)
 
 
 async def test_one_that_hangs_is_known_at_the_limit_and_killed_without_a_grace(tmp_path: Path) -> None:
