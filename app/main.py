@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Literal
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
 from starlette.responses import JSONResponse
 
@@ -16,10 +16,11 @@ from app.billing.router import router as billing
 from app.body_limit import BodyLimit
 from app.catalog.load import load_catalog
 from app.devices.inventory import find_devices
-from app.engines.pool import Draining, EnginePool
+from app.draining import RefuseWhileDraining
+from app.engines.pool import EnginePool
 from app.engines.router import router as warmup
 from app.engines.warmup import Warmups
-from app.error_handlers import AnswerBugs, install_error_handlers, respond
+from app.error_handlers import AnswerBugs, install_error_handlers
 from app.files.router import router as files
 from app.files.storage import Storage
 from app.inference.admission import Admissions
@@ -33,7 +34,7 @@ from app.request_id import RequestId
 from app.settings import Settings
 from app.store.migrate import migrate
 from app.store.session import Store
-from app.upkeep.loops import start_loops
+from app.upkeep.loops import HOLD_DEVICES, start_loops
 from app.upkeep.publish import Publisher
 
 ROUTERS = (chat, responses, files, jobs, models, warmup, billing)
@@ -77,6 +78,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.devices = find_devices(settings, catalog)
     app.state.draining = False
     include_routers(app)
+    app.add_middleware(RefuseWhileDraining)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(RequireKey)
     app.add_middleware(AnswerBugs)
@@ -98,10 +100,8 @@ def include_routers(app: FastAPI) -> None:
     app.include_router(health, prefix="/api", include_in_schema=False)
 
 
-async def get_health(request: Request) -> JSONResponse:
-    """200 while new work is taken, 503 once the server is shutting down. Needs no key."""
-    if request.app.state.draining:
-        return respond(Draining())
+async def get_health() -> JSONResponse:
+    """200 while new work is taken, 503 (as everywhere) once the server is shutting down. Needs no key."""
     return JSONResponse({"status": "ok"})
 
 
@@ -118,17 +118,30 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     state.admissions = Admissions(settings, state.catalog, state.devices, store, funds)
     pool = state.pool = EnginePool(settings, store, storage, state.devices)
     await pool.sweep()
-    warmups = state.warmups = Warmups(pool, charges, state.catalog)
+    state.warmups = Warmups(pool, charges, state.catalog)
     publisher = Publisher(settings, store, storage, state.catalog, pool)
-    loops = start_loops(settings, store, state.catalog, pool, publisher, storage)
+    loops = state.loops = start_loops(settings, store, state.catalog, pool, publisher, storage)
     try:
         yield
     finally:
-        state.draining = True
-        for loop in loops:
-            loop.cancel()
-        await asyncio.gather(*loops, return_exceptions=True)
-        await warmups.close()
+        await finish(app)
         await pool.drain(grace_seconds=settings.shutdown_grace_seconds)
+        await _cancel(*loops)
         await charges.settle()
         await store.close()
+
+
+async def finish(app: FastAPI) -> None:
+    """Begin nothing new, and let what runs end within the grace. Harmless when it is done already."""
+    state = app.state
+    state.draining = True
+    # Streams that run until the end of the grace need their devices until then.
+    await _cancel(*(loop for loop in state.loops if loop.get_name() != HOLD_DEVICES))
+    await state.warmups.close()
+    await state.pool.finish(grace_seconds=state.settings.shutdown_grace_seconds)
+
+
+async def _cancel(*tasks: asyncio.Task[None]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,22 +1,27 @@
 """`loam up` and `loam serve`: uvicorn, a worker beside it, and what a first start says."""
 
 import asyncio
+import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
 import structlog
 import uvicorn
+from fastapi import FastAPI
 from rich.console import Console
 
 from app.billing.ledger import Entry, append
 from app.billing.prices import MICROS_PER_CENT
+from app.engines.orphans import kill_own
 from app.errors import APIError
+from app.files.storage import Storage
 from app.logs import configure_logging
-from app.main import create_app
+from app.main import create_app, finish
 from app.orgs.keys import create_key
 from app.orgs.service import create_org, list_orgs
 from app.processes import end_group, spawn
@@ -27,6 +32,8 @@ from app.store.session import Store
 log = structlog.get_logger()
 
 RESTART_SECONDS = 1.0
+NOTICE_SECONDS = 0.5  # for a load balancer to see, before the port closes, that we are about to stop
+MAX_SOCKET_PATH_BYTES = 107  # of sockaddr_un
 
 
 class CannotStart(Exception):
@@ -40,6 +47,7 @@ def run_up(settings: Settings, *, with_worker: bool) -> int:
 
 
 async def _up(settings: Settings, with_worker: bool) -> int:
+    check_socket_paths(settings)
     listener = _listen(settings)
     app = create_app(settings)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
@@ -52,6 +60,8 @@ async def _up(settings: Settings, with_worker: bool) -> int:
             worker.cancel()
             with suppress(asyncio.CancelledError):
                 await worker
+        if server.force_exit:  # nobody has ended them
+            kill_own(Storage(settings.data_dir).engines)
     return 0 if server.started else 1
 
 
@@ -61,6 +71,17 @@ def _listen(settings: Settings) -> socket.socket:
     except OSError as error:
         other = f"loam up --port {settings.port + 1}"
         raise CannotStart(f"{settings.host}:{settings.port} cannot be used ({error.strerror}). Try: {other}") from error
+
+
+def check_socket_paths(settings: Settings) -> None:
+    """Raises CannotStart."""
+    longest = Storage.engines_of(settings.data_dir.resolve()) / f"{'x' * 12}.sock"
+    excess = len(os.fsencode(longest)) - MAX_SOCKET_PATH_BYTES
+    if excess > 0:
+        raise CannotStart(
+            f"LOAM_DATA_DIR is {excess} bytes too long for the sockets of its engines, whose paths may have "
+            f"{MAX_SOCKET_PATH_BYTES} bytes: {settings.data_dir.resolve()}. Name a shorter one, or a link to it."
+        )
 
 
 async def _first_key(settings: Settings) -> str | None:
@@ -98,11 +119,13 @@ async def _keep_worker(settings: Settings) -> None:
 
 
 class Server(uvicorn.Server):
-    """uvicorn, but a signal ends it with status 0, a second one at once, and it says when it is up."""
+    """uvicorn, but it says when it is up, and a signal ends it with status 0: the port stays open while what runs ends,
+    and tells who comes that they should try again. A second signal ends it at once.
+    """
 
-    def __init__(self, settings: Settings, app: object, first_key: str | None) -> None:
+    def __init__(self, settings: Settings, app: FastAPI, first_key: str | None) -> None:
         config = uvicorn.Config(
-            app,  # type: ignore[arg-type]
+            app,
             log_config=None,
             access_log=False,
             server_header=False,
@@ -110,6 +133,8 @@ class Server(uvicorn.Server):
             timeout_graceful_shutdown=int(settings.shutdown_grace_seconds),
         )
         super().__init__(config)
+        self._app = app
+        self._finishing: asyncio.Task[None] | None = None
         self._settings = settings
         self._first_key = first_key
 
@@ -126,8 +151,19 @@ class Server(uvicorn.Server):
         yield
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self.force_exit = self.should_exit
-        self.should_exit = True
+        if self.started and self._finishing is None:
+            self._finishing = asyncio.get_running_loop().create_task(self._finish())
+        else:
+            self.force_exit, self.should_exit = self.started, True
+
+    async def _finish(self) -> None:
+        began = time.monotonic()
+        try:
+            await asyncio.gather(finish(self._app), asyncio.sleep(NOTICE_SECONDS))
+        finally:
+            left = self._settings.shutdown_grace_seconds - (time.monotonic() - began)
+            self.config.timeout_graceful_shutdown = max(1, round(left))
+            self.should_exit = True
 
 
 def announce(settings: Settings, first_key: str | None) -> None:

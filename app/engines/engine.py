@@ -12,11 +12,13 @@ import anyio
 import structlog
 
 from app.catalog.spec import GpuChoice, ModelSpec
+from app.devices.gpu_memory import until_free
 from app.devices.inventory import Device
 from app.engines.adapters import Adapters
 from app.engines.client import EngineClient
 from app.engines.command import engine_command
 from app.engines.engine_log import EngineLog
+from app.engines.failures import Crashed, Failures, StartFailed, how_it_ended
 from app.engines.launcher import Launcher, give_order
 from app.engines.orphans import LEFTOVERS, ProcessRecord
 from app.engines.progress import READY, Progress
@@ -30,7 +32,7 @@ from app.settings import Settings
 log = structlog.get_logger()
 
 HEALTH_POLL_SECONDS = 0.1
-MAX_BACK_OFF_SECONDS = 60.0
+PROBE_SECONDS = 20.0
 
 
 class State(StrEnum):
@@ -38,12 +40,6 @@ class State(StrEnum):
     STARTING = "starting"
     READY = "ready"
     STOPPING = "stopping"
-
-
-class StartFailed(Unavailable):
-    """The engine cannot start; `troubleshooting` has its last log lines."""
-
-    code = "engine_start_failed"
 
 
 class StillStarting(Unavailable):
@@ -71,20 +67,21 @@ class Engine:
         launcher: Launcher,
         model: ModelSpec,
         gpu: GpuChoice,
-        devices: Sequence[Device],
+        number: int = 1,
     ) -> None:
         self.id = new_id("engine")
         self.key = EngineKey(model.id, gpu)
         self.model = model
-        self.number = 1  # among the replicas of its key
-        self.devices = devices
+        self.number = number  # its own among the replicas of its key
+        self.devices: Sequence[Device] = ()  # are given to it before it starts
         self.state = State.STOPPED
-        self.in_flight = 0
-        self.last_used = self.last_heard = time.monotonic()
+        self._in_flight = 0
+        self.last_used = self.last_heard = self._waited_since = time.monotonic()
         self.began_at: float | None = None
         self.start_seconds: float | None = None
         self.starts = 0
-        self.failure: StartFailed | None = None
+        replica = f"-{number}" if number > 1 else ""
+        self.log = EngineLog(storage.engines / f"{model.id.replace('/', '--')}-{gpu}{replica}.log".replace(":", "x"))
         self._settings = settings
         self._storage = storage
         self._launcher = launcher
@@ -94,8 +91,9 @@ class Engine:
         self._start: asyncio.Task[None] | None = None
         self._watch: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
-        self._failures = 0
-        self._retry_at = 0.0
+        self._grace_seconds = settings.engine_stop_seconds
+        self._failures = Failures(model.id, self.log)
+        self._ready_at = 0.0
 
     @property
     def client(self) -> EngineClient:
@@ -111,15 +109,13 @@ class Engine:
     @property
     def ready_seconds(self) -> float:
         """For how long it has been ready; for ever where nothing is lost with it."""
-        if not self.is_ready or self.began_at is None or self.start_seconds is None:
-            return inf
-        return time.monotonic() - self.began_at - self.start_seconds
+        return time.monotonic() - self._ready_at if self.is_ready else inf
 
     @property
     def adapters(self) -> Adapters:
         """Those of the process that runs, as with `client`."""
-        if self._adapters is None:
-            raise Unavailable(f"The engine of {self.model.id} has just stopped; try again.")
+        assert self.client
+        assert self._adapters
         return self._adapters
 
     def has_adapter(self, adapter_id: str) -> bool:
@@ -127,18 +123,16 @@ class Engine:
 
     @property
     def pid(self) -> int | None:
-        """The leader of its process group."""
         return self._process.pid if self._process else None
+
+    @property
+    def failure(self) -> StartFailed | Crashed | None:
+        """Why it is not running, where it was to."""
+        return self._failures.last
 
     @property
     def socket(self) -> Path:
         return self._storage.engines / f"{self.id[-12:]}.sock"
-
-    @property
-    def log(self) -> EngineLog:
-        replica = f"-{self.number}" if self.number > 1 else ""
-        name = f"{self.model.id.replace('/', '--')}-{self.key.gpu}{replica}.log"
-        return EngineLog(self._storage.engines / name.replace(":", "x"))
 
     @property
     def progress(self) -> Progress:
@@ -149,6 +143,18 @@ class Engine:
         """From the begin of a start to its end, by earlier ones."""
         return estimate_seconds(self._storage.start_times, self.model.id, str(self.key.gpu))
 
+    @property
+    def in_flight(self) -> int:
+        return self._in_flight
+
+    @in_flight.setter
+    def in_flight(self, number: int) -> None:
+        now = time.monotonic()
+        # Silence begins with the first who waits, and goes on when that one gives up and comes again.
+        if not self._in_flight and (self.last_heard >= self._waited_since or now - self.last_used > PROBE_SECONDS):
+            self._waited_since = now
+        self._in_flight = number
+
     def heard(self) -> None:
         """A sign of life: bytes have come."""
         self.last_heard = time.monotonic()
@@ -156,20 +162,32 @@ class Engine:
     def is_silent(self, now: float, limit_seconds: float) -> bool:
         """Whether requests wait and not a byte has come for long."""
         waits = self.state is State.READY and self.in_flight > 0
-        return waits and now - max(self.last_heard, self.last_used) > limit_seconds
+        return waits and now - max(self.last_heard, self._waited_since) > limit_seconds
+
+    async def hangs(self, limit_seconds: float) -> bool:
+        """Whether requests have waited that long without a byte, and no token comes that we ask for ourselves.
+
+        Asked shortly before the limit, so as to know at the limit.
+        """
+        began = time.monotonic()
+        probe_seconds = min(PROBE_SECONDS, limit_seconds / 2)
+        if not self.is_silent(began, limit_seconds - probe_seconds):
+            return False
+        if await self.client.answers(self.model.id, within_seconds=probe_seconds):
+            self.heard()
+            return False
+        return self.is_ready and self.last_heard < began
 
     def ensure_starting(self) -> None:
-        """Begin a start unless the engine runs; after a failed one, only when its back-off is over."""
+        """Begin a start unless the engine runs; after a failure, only when its back-off is over."""
         if self.state is not State.STOPPED:
             return
-        if self.failure and time.monotonic() < self._retry_at:
-            raise self.failure
-        self.failure = None
+        self._failures.check()
         self.state, self.began_at = State.STARTING, time.monotonic()
         self._start = asyncio.create_task(self._run_start())
 
     async def ensure_ready(self, *, within_seconds: float) -> None:
-        """Raises StartFailed, or StillStarting when the budget is over."""
+        """Raises StartFailed, Crashed, or StillStarting when the budget is over."""
         if self.is_ready:
             return
         deadline = time.monotonic() + within_seconds
@@ -182,6 +200,12 @@ class Engine:
             raise self.failure
         if not self.is_ready:
             raise self._still_starting()
+
+    async def kill(self) -> None:
+        """As a hung one deserves it: without a grace, for which its requests and the next start would have to wait."""
+        self._failures.crashed("hung and was ended", after_seconds=time.monotonic() - self._ready_at)
+        self._grace_seconds = 0.0
+        await self.stop()
 
     async def stop(self) -> None:
         """End the process group and wait for it; harmless when it is stopped already."""
@@ -209,27 +233,26 @@ class Engine:
             await self._launch()
             await self._until_healthy()
         except Exception as error:  # noqa: BLE001 - whatever it was, those who wait must hear of it
-            await self._fail(error)
+            self._failures.start_failed(error)
+            await self._end_process()
         except asyncio.CancelledError:
             await self._end_process()
             raise
         else:
-            self.state, self._failures = State.READY, 0
+            self.state, self._ready_at = State.READY, time.monotonic()
             self.starts += 1
             self.start_seconds = time.monotonic() - began
             self._watch = asyncio.create_task(self._until_exit())
             remember_start(self._storage.start_times, self.model.id, str(self.key.gpu), self.start_seconds)
-            log.info(
-                "engine ready",
-                model=self.model.id,
-                gpu=str(self.key.gpu),
-                seconds=round(self.start_seconds, 1),
-            )
+            log.info("engine ready", model=self.model.id, gpu=str(self.key.gpu), seconds=round(self.start_seconds, 1))
 
     async def _launch(self) -> None:
+        self._grace_seconds = self._settings.engine_stop_seconds
         self._remove_leftovers()
         self.log.rotate()
         command = engine_command(self._settings, self.model, self.key.gpu, self.devices, self.socket)
+        if not self._settings.simulate:
+            await until_free(self.devices, self._settings.gpu_memory_utilization)
         log.info("engine starting", model=self.model.id, gpu=str(self.key.gpu), log=str(self.log.path))
         self._process = await self._launcher.launch(command.program, self.log.path)
         ProcessRecord.of(self.id, self._process.pid).write(self.socket.with_suffix(".json"))
@@ -244,26 +267,13 @@ class Engine:
         with anyio.fail_after(self._settings.cold_start_seconds):
             while not (self.socket.exists() and await self.client.is_healthy()):
                 if self._process.returncode is not None:
-                    raise RuntimeError(f"its process ended with status {self._process.returncode}")
+                    raise RuntimeError(f"its process {how_it_ended(self._process.returncode)}")
                 await anyio.sleep(HEALTH_POLL_SECONDS)
-
-    async def _fail(self, error: Exception) -> None:
-        self._failures += 1
-        back_off = min(MAX_BACK_OFF_SECONDS, 2.0**self._failures)
-        self._retry_at = time.monotonic() + back_off
-        reason = "it was not healthy in time" if isinstance(error, TimeoutError) else str(error)
-        message = f"The engine of {self.model.id} could not start: {reason}."
-        tail = self.log.tail()
-        log.error("engine start failed", model=self.model.id, reason=reason, log_tail=tail[-5:])
-        self.failure = StartFailed(
-            message, troubleshooting={"log": tail}, headers={"Retry-After": str(round(back_off))}
-        )
-        await self._end_process()
 
     async def _until_exit(self) -> None:
         assert self._process
         status = await self._process.wait()
-        log.error("engine died", model=self.model.id, status=status, log_tail=self.log.tail()[-5:])
+        self._failures.crashed(how_it_ended(status), after_seconds=time.monotonic() - self._ready_at)
         self._watch = None
         await self._end_process()
 
@@ -280,7 +290,7 @@ class Engine:
         if adapters:
             adapters.close()
         if process:
-            await end_group(process, grace_seconds=self._settings.engine_stop_seconds)
+            await end_group(process, grace_seconds=self._grace_seconds)
         if client:
             client.close()
         self._remove_leftovers()

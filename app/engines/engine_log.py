@@ -15,7 +15,7 @@ TAIL_BYTES = 256 << 10
 # What vLLM's libraries say at the end of every process, after what matters.
 NOISE = re.compile(r"^(nanobind: |See https://nanobind| - (leaked|\.\.\.) )")
 ENDS_LINE = re.compile(r"[\r\n]+")  # progress bars go back to the beginning of their line
-CAUSE = re.compile(r"(?:^|\s)((?:\w+\.)*\w*(?:Error|Exception): .+)")
+CAUSE = re.compile(r"(?:^|\] )([\w.]*(?:Error|Exception)(?:: .*)?|[^\]]*\bout of memory\b.*)$")
 
 
 class EngineLog:
@@ -34,7 +34,8 @@ class EngineLog:
         """Begin anew when it has become too long, keeping the old one as `rotate` does; a line or two may be lost."""
         with suppress(FileNotFoundError):
             if self.path.stat().st_size > max_bytes:
-                shutil.copyfile(self.path, self._numbered(1))
+                with suppress(OSError):  # a full disk needs the room all the more
+                    shutil.copyfile(self.path, self._numbered(1))
                 os.truncate(self.path, 0)
 
     def tail(self) -> list[str]:

@@ -57,16 +57,16 @@ class Fleet:
 
     async def add(self, model: ModelSpec, gpu: GpuChoice) -> Engine | None:
         """A stopped engine that has its devices; None when others were quicker."""
-        engine = Engine(self._settings, self._storage, self._launcher, model, gpu, [])
+        taken = {replica.number for replica in self.replicas(EngineKey(model.id, gpu))}
+        number = next(n for n in count(1) if n not in taken)
+        engine = Engine(self._settings, self._storage, self._launcher, model, gpu, number)
         async with self._store.begin() as session:
             engine.devices = await leases.acquire(
                 session, self.devices, gpu, engine.id, seconds=self._settings.lease_seconds
             )
         if not engine.devices:
             return None
-        replicas = self._engines.setdefault(engine.key, [])
-        engine.number = next(n for n in count(1) if n not in {replica.number for replica in replicas})
-        replicas.append(engine)
+        self._engines.setdefault(engine.key, []).append(engine)
         return engine
 
     def retire(self, *engines: Engine) -> asyncio.Future[list[None]]:

@@ -14,6 +14,7 @@ from app.catalog.resolve import Target
 from app.catalog.spec import GpuChoice
 from app.devices import leases
 from app.devices.inventory import Device, for_engines
+from app.draining import Draining
 from app.engines.affinity import Affinity, prefixes_of
 from app.engines.command import engine_program
 from app.engines.engine import Engine, EngineKey, State
@@ -22,21 +23,11 @@ from app.engines.fleet import Fleet
 from app.engines.launcher import Launcher
 from app.engines.orphans import sweep_orphans
 from app.engines.placer import Placer
-from app.errors import Unavailable
 from app.files.storage import Storage
 from app.settings import Settings
 from app.store.session import Store
 
 log = structlog.get_logger()
-
-PROBE_SECONDS = 20.0
-
-
-class Draining(Unavailable):
-    code = "draining"
-
-    def __init__(self) -> None:
-        super().__init__("The server is shutting down; try again in a moment.")
 
 
 class EnginePool:
@@ -120,26 +111,29 @@ class EnginePool:
         if not any(engine.state is State.STARTING for engine in self.engines):
             await self._launcher.replenish()
 
-    async def drain(self, *, grace_seconds: float) -> None:
-        """Refuse new leases, let the running ones end, stop all engines."""
+    async def finish(self, *, grace_seconds: float) -> None:
+        """Refuse new leases, let the running ones end."""
         self._is_draining = True
         await self._placer.close(Draining())
         with anyio.move_on_after(grace_seconds):
             while any(engine.in_flight for engine in self.engines):
                 await anyio.sleep(0.05)
+
+    async def drain(self, *, grace_seconds: float) -> None:
+        """Refuse new leases, let the running ones end, stop all engines."""
+        await self.finish(grace_seconds=grace_seconds)
         await self._fleet.stop_all()
         await self._launcher.close()
 
     async def _look_after(self, engine: Engine) -> None:
+        engine.log.bound()
         now = time.monotonic()
         if not engine.in_flight and now - engine.last_used > self._settings.engine_idle_seconds:
             if not self._fleet.is_pinned(engine):
                 await self._fleet.retire(engine)
-        elif engine.is_silent(now, self._settings.stream_silence_seconds) and not await engine.client.answers(
-            engine.model.id, within_seconds=min(PROBE_SECONDS, self._settings.stream_silence_seconds)
-        ):
+        elif await engine.hangs(self._settings.stream_silence_seconds):
             log.error("engine hangs; ending it", model=engine.model.id)
-            await engine.stop()  # its requests end with an error, the next one starts it again
+            await engine.kill()  # its requests end with an error, the next one starts it again
 
     async def _occupy(self, target: Target, org_id: str, body: Mapping[str, Any]) -> Engine:
         if self._is_draining:

@@ -49,7 +49,11 @@ class Storage:
     @property
     def engines(self) -> Path:
         """Sockets, logs and process records of this host's engines."""
-        return self.root / "engines"
+        return self.engines_of(self.root)
+
+    @staticmethod
+    def engines_of(root: Path) -> Path:
+        return root / "engines"
 
     @property
     def start_times(self) -> Path:

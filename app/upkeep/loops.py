@@ -24,25 +24,26 @@ log = structlog.get_logger()
 Step = Callable[[], Awaitable[object]]
 
 ORPHAN_FILE_SECONDS = 3600.0
+HOLD_DEVICES = "hold devices"
 
 
 def start_loops(
     settings: Settings, store: Store, catalog: Catalog, pool: EnginePool, publisher: Publisher, storage: Storage
 ) -> list[asyncio.Task[None]]:
-    """The caller cancels them."""
+    """Named after what they do. The caller cancels them."""
     slots = max(settings.max_loras, settings.max_cpu_loras)
     statuses = Statuses(store, pool)
     steps: list[tuple[str, Step, float]] = [
         ("publish", publisher.step, settings.poll_seconds),
         ("share devices", pool.look_at_devices, 2 * settings.poll_seconds),
-        ("hold devices", pool.hold_devices, settings.lease_seconds / 4),
+        (HOLD_DEVICES, pool.hold_devices, settings.lease_seconds / 4),
         ("look after engines", pool.look_after, settings.lease_seconds / 4),
         ("reconcile adapters", lambda: reconcile_adapters(store, pool, slots=slots), settings.lease_seconds / 4),
         ("write statuses", lambda: statuses.write(seconds=settings.lease_seconds), settings.lease_seconds / 4),
         ("start pinned models", lambda: start_pinned(catalog, pool), settings.lease_seconds),
         ("sweep", lambda: sweep(store, storage), ORPHAN_FILE_SECONDS),
     ]
-    return [asyncio.create_task(repeat(*step)) for step in steps]
+    return [asyncio.create_task(repeat(*step), name=step[0]) for step in steps]
 
 
 async def repeat(name: str, step: Step, pause_seconds: float) -> None:

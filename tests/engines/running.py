@@ -30,7 +30,7 @@ async def engine_in(folder: Path, **changes: Any) -> AsyncIterator[Engine]:
     storage = Storage(folder)
     launcher = Launcher(storage.engines, engine_program(settings, on_cpu=False), standbys=settings.standbys)
     await launcher.replenish()
-    engine = Engine(settings, storage, launcher, wanted.model, wanted.gpu, [])
+    engine = Engine(settings, storage, launcher, wanted.model, wanted.gpu)
     try:
         yield engine
     finally:

@@ -18,9 +18,11 @@ from app.catalog.resolve import Target
 from app.catalog.spec import GpuChoice
 from app.devices import leases, wishes
 from app.devices.inventory import declared
-from app.engines.engine import Engine, StartFailed, State
+from app.draining import Draining
+from app.engines.engine import Engine, State
+from app.engines.failures import StartFailed
 from app.engines.memory import DoesNotFit
-from app.engines.pool import Draining, EnginePool
+from app.engines.pool import EnginePool
 from app.engines.waiters import NoCapacity, QueueFull
 from app.files.storage import Storage
 from app.store.session import Store
