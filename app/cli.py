@@ -17,14 +17,17 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.billing.ledger import Entry, append, balance_micros
-from app.catalog.load import WrongCatalog
+from app.catalog.load import WrongCatalog, load_catalog
 from app.catalog.spec import MICROS_PER_DOLLAR
 from app.demo import run_demo
-from app.devices.inventory import WrongDevices
+from app.devices import leases
+from app.devices.inventory import WrongDevices, find_devices, free_memory
+from app.engines.statuses import list_statuses
 from app.errors import APIError
 from app.ids import new_id
 from app.orgs import service
 from app.orgs.keys import create_key
+from app.overview import engines_table, gpus_table
 from app.settings import Settings
 from app.store.migrate import migrate
 from app.store.session import Store
@@ -80,6 +83,30 @@ def worker(data_dir: DataDir = None, simulate: Simulate = None) -> None:
 def demo(simulate: Simulate = None) -> None:
     """The whole main job on the demo model: train it, ask it, see what it cost."""
     raise typer.Exit(run_demo(read_settings(simulate=simulate), out))
+
+
+@app.command()
+def gpus(data_dir: DataDir = None, simulate: Simulate = None) -> None:
+    """This host's accelerators, and who holds them."""
+    settings = read_settings(data_dir=data_dir, simulate=simulate)
+    devices = find_devices(settings, load_catalog(settings.catalog))
+
+    async def show(session: AsyncSession) -> None:
+        names = {status.id: status.model for status in await list_statuses(session)}
+        holders = {device: names.get(holder, holder) for device, holder in (await leases.holders(session)).items()}
+        out.print(gpus_table(devices, holders, free_memory(devices)))
+
+    in_store(settings, show)
+
+
+@app.command()
+def engines(data_dir: DataDir = None) -> None:
+    """What every gateway's engines do at this moment."""
+
+    async def show(session: AsyncSession) -> None:
+        out.print(engines_table(await list_statuses(session)))
+
+    in_store(read_settings(data_dir=data_dir), show)
 
 
 @orgs.command("create")

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Literal
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
 from starlette.responses import JSONResponse
 
@@ -16,10 +16,11 @@ from app.billing.router import router as billing
 from app.body_limit import BodyLimit
 from app.catalog.load import load_catalog
 from app.devices.inventory import find_devices
-from app.engines.pool import Draining, EnginePool
+from app.draining import RefuseWhileDraining
+from app.engines.pool import EnginePool
 from app.engines.router import router as warmup
 from app.engines.warmup import Warmups
-from app.error_handlers import AnswerBugs, install_error_handlers, respond
+from app.error_handlers import AnswerBugs, install_error_handlers
 from app.files.router import router as files
 from app.files.storage import Storage
 from app.inference.admission import Admissions
@@ -38,7 +39,7 @@ from app.request_id import RequestId
 from app.settings import Settings
 from app.store.migrate import migrate
 from app.store.session import Store
-from app.upkeep.loops import start_loops
+from app.upkeep.loops import HOLD_DEVICES, start_loops
 from app.upkeep.publish import Publisher
 
 ROUTERS = (chat, responses, responses_socket, files, jobs, models, warmup, billing)
@@ -83,6 +84,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.devices = find_devices(settings, catalog)
     app.state.draining = False
     include_routers(app)
+    app.add_middleware(RefuseWhileDraining)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(RequireKey)
     app.add_middleware(AnswerBugs)
@@ -110,10 +112,8 @@ def protocol_of(app: FastAPI) -> type[ChatProtocol]:
     return type("Protocol", (ChatProtocol,), {"paths": paths, "state": app.state})
 
 
-async def get_health(request: Request) -> JSONResponse:
-    """200 while new work is taken, 503 once the server is shutting down. Needs no key."""
-    if request.app.state.draining:
-        return respond(Draining())
+async def get_health() -> JSONResponse:
+    """200 while new work is taken, 503 (as everywhere) once the server is shutting down. Needs no key."""
     return JSONResponse({"status": "ok"})
 
 
@@ -137,18 +137,30 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     state.admissions = Admissions(settings, state.catalog, state.devices, store, funds)
     pool = state.pool = EnginePool(settings, store, storage, state.devices)
     await pool.sweep()
-    warmups = state.warmups = Warmups(pool, charges, state.catalog)
-    backgrounds = state.backgrounds = Backgrounds(settings, store)
-    loops = start_loops(settings, store, pool, Publisher(settings, store, storage, state.catalog, pool), storage)
-    response_loops = start_response_loops(settings, store, backgrounds)
+    state.warmups = Warmups(pool, charges, state.catalog)
+    state.backgrounds = Backgrounds(settings, store)
+    publisher = Publisher(settings, store, storage, state.catalog, pool)
+    state.loops = start_loops(settings, store, state.catalog, pool, publisher, storage)
+    response_loops = start_response_loops(settings, store, state.backgrounds)
     try:
         yield
     finally:
-        state.draining = True
-        await cancel(loops)
-        await warmups.close()
-        await backgrounds.close(grace_seconds=settings.shutdown_grace_seconds)
+        await finish(app)
         await cancel(response_loops)
         await pool.drain(grace_seconds=settings.shutdown_grace_seconds)
+        await cancel(state.loops)
         await charges.settle()
         await store.close()
+
+
+async def finish(app: FastAPI) -> None:
+    """Begin nothing new, and let what runs end within the grace. Harmless when it is done already."""
+    state = app.state
+    state.draining = True
+    # Streams that run until the end of the grace need their devices until then.
+    await cancel([loop for loop in state.loops if loop.get_name() != HOLD_DEVICES])
+    await state.warmups.close()
+    grace_seconds = state.settings.shutdown_grace_seconds
+    await asyncio.gather(
+        state.backgrounds.close(grace_seconds=grace_seconds), state.pool.finish(grace_seconds=grace_seconds)
+    )

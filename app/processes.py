@@ -17,6 +17,7 @@ async def spawn(
     log: IO[bytes] | None = None,
     env: Mapping[str, str] | None = None,
     orphan_signal: signal.Signals = signal.SIGTERM,
+    stdin: int = asyncio.subprocess.DEVNULL,
 ) -> asyncio.subprocess.Process:
     """Start `argv` as the leader of a new process group; `env` is added to our own environment.
 
@@ -26,7 +27,7 @@ async def spawn(
         *(sys.executable, "-SEP", tied.__file__),
         *(str(os.getpid()), str(int(orphan_signal))),
         *argv,
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=stdin,
         stdout=log,
         stderr=log,
         env={**os.environ, **(env or {})},

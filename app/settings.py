@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
+from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,12 +40,17 @@ class Settings(BaseSettings):
 
     # engines
     engine_python: Path = Path(sys.executable)
+    standby_engines: int | None = Field(None, ge=0, description="1 when unset, none when simulating")
     engine_extra_args: list[str] = []
     cold_start_seconds: PositiveFloat = 600.0
     stream_silence_seconds: PositiveFloat = 120.0
     keep_alive_seconds: PositiveFloat = 10.0
     engine_idle_seconds: PositiveFloat = 1800.0
     engine_stop_seconds: PositiveFloat = 10.0
+    settle_seconds: NonNegativeFloat = 5.0
+    drain_after_seconds: NonNegativeFloat = 30.0
+    max_waiting: PositiveInt = 256
+    replica_in_flight: PositiveInt = 32
     cpu_kv_cache_gib: PositiveInt = 1
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
     max_loras: PositiveInt = 4
@@ -55,6 +60,10 @@ class Settings(BaseSettings):
     # devices
     cpu_slots: PositiveInt = 2
     devices: list[str] | None = Field(None, description='what to believe instead of looking: ["A100:2", "H100:8"]')
+    devices_hidden: list[int] = Field([], description="numbers of accelerators that are left alone: [0]")
+    devices_for_engines: list[int] = []
+    devices_for_training: list[int] = []
+    cuda_visible_devices: str | None = Field(None, validation_alias="CUDA_VISIBLE_DEVICES", exclude=True)
 
     # training
     lease_seconds: PositiveFloat = 15.0
@@ -79,6 +88,10 @@ class Settings(BaseSettings):
             for name, value in given.items()
             if value is not None
         }
+
+    @property
+    def standbys(self) -> int:
+        return int(not self.simulate) if self.standby_engines is None else self.standby_engines
 
     @property
     def store_url(self) -> str:

@@ -1,9 +1,11 @@
 """`loam up` and `loam serve`: uvicorn, a worker beside it, and what a first start says."""
 
 import asyncio
+import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -16,9 +18,11 @@ from rich.console import Console
 
 from app.billing.ledger import Entry, append
 from app.billing.prices import MICROS_PER_CENT
+from app.engines.orphans import kill_own
 from app.errors import APIError
+from app.files.storage import Storage
 from app.logs import configure_logging
-from app.main import create_app, protocol_of
+from app.main import create_app, finish, protocol_of
 from app.orgs.keys import create_key
 from app.orgs.service import create_org, list_orgs
 from app.processes import end_group, spawn
@@ -30,6 +34,8 @@ from app.store.session import Store
 log = structlog.get_logger()
 
 RESTART_SECONDS = 1.0
+NOTICE_SECONDS = 0.5  # for a load balancer to see, before the port closes, that we are about to stop
+MAX_SOCKET_PATH_BYTES = 107  # of sockaddr_un
 
 
 class CannotStart(Exception):
@@ -44,6 +50,7 @@ def run_up(settings: Settings, *, with_worker: bool) -> int:
 
 
 async def _up(settings: Settings, with_worker: bool) -> int:
+    check_socket_paths(settings)
     listener = _listen(settings)
     app = create_app(settings)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
@@ -56,6 +63,8 @@ async def _up(settings: Settings, with_worker: bool) -> int:
             worker.cancel()
             with suppress(asyncio.CancelledError):
                 await worker
+        if server.force_exit:  # nobody has ended them
+            kill_own(Storage(settings.data_dir).engines)
     return 0 if server.started else 1
 
 
@@ -69,6 +78,17 @@ def _listen(settings: Settings) -> socket.socket:
     # asyncio switches Nagle's algorithm off only where it knows that this is TCP, which `create_server` does not say:
     # without it the second part of an answer waits 40 ms for a client that acknowledges late.
     return socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=listener.detach())
+
+
+def check_socket_paths(settings: Settings) -> None:
+    """Raises CannotStart."""
+    longest = Storage.engines_of(settings.data_dir.resolve()) / f"{'x' * 12}.sock"
+    excess = len(os.fsencode(longest)) - MAX_SOCKET_PATH_BYTES
+    if excess > 0:
+        raise CannotStart(
+            f"LOAM_DATA_DIR is {excess} bytes too long for the sockets of its engines, whose paths may have "
+            f"{MAX_SOCKET_PATH_BYTES} bytes: {settings.data_dir.resolve()}. Name a shorter one, or a link to it."
+        )
 
 
 async def _first_key(settings: Settings) -> str | None:
@@ -106,7 +126,9 @@ async def _keep_worker(settings: Settings) -> None:
 
 
 class Server(uvicorn.Server):
-    """uvicorn, but a signal ends it with status 0, a second one at once, and it says when it is up."""
+    """uvicorn, but it says when it is up, and a signal ends it with status 0: the port stays open while what runs ends,
+    and tells who comes that they should try again. A second signal ends it at once.
+    """
 
     def __init__(self, settings: Settings, app: FastAPI, first_key: str | None) -> None:
         config = uvicorn.Config(
@@ -123,6 +145,8 @@ class Server(uvicorn.Server):
             ws_per_message_deflate=False,  # as with bodies: nobody knows the size of what is compressed
         )
         super().__init__(config)
+        self._app = app
+        self._finishing: asyncio.Task[None] | None = None
         self._settings = settings
         self._first_key = first_key
 
@@ -139,8 +163,19 @@ class Server(uvicorn.Server):
         yield
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self.force_exit = self.should_exit
-        self.should_exit = True
+        if self.started and self._finishing is None:
+            self._finishing = asyncio.get_running_loop().create_task(self._finish())
+        else:
+            self.force_exit, self.should_exit = self.started, True
+
+    async def _finish(self) -> None:
+        began = time.monotonic()
+        try:
+            await asyncio.gather(finish(self._app), asyncio.sleep(NOTICE_SECONDS))
+        finally:
+            left = self._settings.shutdown_grace_seconds - (time.monotonic() - began)
+            self.config.timeout_graceful_shutdown = max(1, round(left))
+            self.should_exit = True
 
 
 def announce(settings: Settings, first_key: str | None) -> None:

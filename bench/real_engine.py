@@ -82,7 +82,13 @@ async def _run(results: Results) -> None:
 @asynccontextmanager
 async def _gateway(folder: Path) -> AsyncIterator[Target]:
     port, log, data = free_port(), folder / "server.log", folder / "data"
-    env = {"PYTHONPATH": str(ROOT), "LOAM_DATA_DIR": str(data), "LOAM_GPU_FALLBACK": "true", "HF_HUB_OFFLINE": "1"}
+    env = {
+        "PYTHONPATH": str(ROOT),
+        "LOAM_DATA_DIR": str(data),
+        "LOAM_GPU_FALLBACK": "true",
+        "HF_HUB_OFFLINE": "1",
+        "LOAM_STANDBY_ENGINES": "0",
+    }
     async with running([sys.executable, "-m", "app", "serve", "--port", str(port)], log, env) as pid:
         url = f"http://127.0.0.1:{port}"
         await until_answered(f"{url}/health", pid, log)

@@ -57,6 +57,20 @@ def test_orgs_and_keys_are_made_and_a_revoked_key_is_refused_within_seconds(tmp_
         assert key not in server.log
 
 
+def test_engines_and_gpus_are_shown_from_outside(tmp_path: Path) -> None:
+    reserved = {"LOAM_DEVICES": '["A100:2", "CPU:1"]', "LOAM_DEVICES_FOR_TRAINING": "[1]", "LOAM_LEASE_SECONDS": "2"}
+    reserved["COLUMNS"] = "160"
+    with running_server(tmp_path, "--simulate", **reserved) as server:
+        server.loam("orgs", "create", "acme")
+        key = server.loam("keys", "create", "--org", "acme").strip()
+        assert asked(server, key, **{"X-GPU-Preference": "A100"}).status_code == 200
+        shown = until(lambda: text if "ready" in (text := server.loam("engines")) else "")
+        assert re.search(r"loam/demo +│ A100 +│ ready", shown), shown
+        gpus = server.loam("gpus")
+        assert re.search(r"A100 +│ engines and training +│ 1 +│ 0 +│ 80.0 GiB +│ .*│ 0: loam/demo", gpus), gpus
+        assert re.search(r"A100 +│ training +│ 1 +│ 1 ", gpus), gpus
+
+
 def test_a_first_start_prints_a_key_and_a_line_that_works_once(tmp_path: Path) -> None:
     with running_server(tmp_path, "--simulate") as server:
         [line] = [line for line in server.log.splitlines() if line.startswith("curl ")]

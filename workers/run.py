@@ -123,6 +123,7 @@ class Run:
         if self._job.gpu == "CPU":
             env["OMP_NUM_THREADS"] = str(cpu_threads())
         else:
+            env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
             env["CUDA_VISIBLE_DEVICES"] = ",".join(str(device.index) for device in self._devices)
         return env
 

@@ -4,14 +4,17 @@ import asyncio
 import os
 import signal
 import socket
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 
 import structlog
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.catalog.load import load_catalog
 from app.catalog.spec import Catalog, GpuChoice
-from app.devices import leases
-from app.devices.inventory import Device, as_choices, find_devices
+from app.devices import leases, wishes
+from app.devices.inventory import Device, Use, as_choices, find_devices, for_training
 from app.files.storage import Storage
 from app.jobs import queue
 from app.jobs.queue import Lease
@@ -25,6 +28,8 @@ from workers.run import Run
 
 log = structlog.get_logger()
 
+TURN_POLLS = 3
+
 
 class NoDevices(Exception):
     """There is a job, but its devices are in use: roll the claim back."""
@@ -37,12 +42,13 @@ async def work(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     catalog = load_catalog(settings.catalog)
     storage, store = Storage(settings.data_dir), Store(settings.store_url)
-    devices = find_devices(settings, catalog)
+    devices = for_training(find_devices(settings, catalog))
     await migrate(store)
     log.info("worker ready", devices=[str(choice) for choice in as_choices(devices)])
     while not stop.is_set():
-        if not await _work_on_next(settings, store, storage, catalog, devices, stop):
-            await _pause(stop, settings.poll_seconds)
+        has_worked = await _work_on_next(settings, store, storage, catalog, devices, stop)
+        # After a job, those come first who waited for its devices: they look less often than we do.
+        await _pause(stop, settings.poll_seconds * (TURN_POLLS if has_worked else 1))
     await store.close()
 
 
@@ -74,9 +80,11 @@ async def claim_next(settings: Settings, store: Store, devices: list[Device]) ->
     holder, seconds = f"{socket.gethostname()}:{os.getpid()}", settings.lease_seconds
     try:
         async with store.begin() as session:
-            gpus = runnable(devices, await leases.held(session))
+            waiting = await queue.list_waiting(session)
+            gpus, wished = share_out(waiting, devices, await leases.held(session))
             claimed = await queue.claim(session, holder, Stage.TRAIN, lease_seconds=seconds, gpus=gpus)
             if claimed is None:
+                await _make_wishes(session, dict(waiting), wished, seconds=seconds)
                 return None
             job, lease = claimed
             if await leases.is_held_for(session, f"{job.id}/"):  # the recipe of an earlier claim is still ending
@@ -84,15 +92,42 @@ async def claim_next(settings: Settings, store: Store, devices: list[Device]) ->
             held = await leases.acquire(session, devices, GpuChoice.parse(job.gpu), lease.holder, seconds=seconds)
             if not held:
                 raise NoDevices
+            await wishes.withdraw(session, socket.gethostname(), job.id)
             return job, lease, held
     except NoDevices:
         return None
 
 
-def runnable(devices: list[Device], held: set[str]) -> list[str]:
-    """Every type in every count that is free: `CPU`, `A100`, `A100:2`."""
-    free = as_choices([device for device in devices if device.name not in held])
-    return [str(GpuChoice(type=c.type, count=count)) for c in free for count in range(1, c.count + 1)]
+def share_out(
+    waiting: Sequence[tuple[str, GpuChoice]], devices: Sequence[Device], held: Collection[str]
+) -> tuple[list[str], dict[str, GpuChoice]]:
+    """What may be claimed now, and the jobs that devices are wished for; `waiting` are job ids, the oldest first.
+
+    The oldest job of each GPU type comes first, also where a younger one would do with fewer devices. What engines
+    have no part in need not be wished for.
+    """
+    total, is_free = Counter(d.type for d in devices), [d for d in devices if d.name not in held]
+    free, own = Counter(d.type for d in is_free), Counter(d.type for d in is_free if d.use is Use.TRAINING)
+    claimable: list[str] = []
+    wished: dict[str, GpuChoice] = {}
+    for job_id, gpu in waiting:
+        if gpu.count > total[gpu.type] or gpu.type in {other.type for other in wished.values()}:
+            continue
+        if gpu.count <= free[gpu.type]:
+            claimable.append(str(gpu))
+        else:
+            wished[job_id] = GpuChoice(type=gpu.type, count=gpu.count - own[gpu.type])
+    return claimable, wished
+
+
+async def _make_wishes(
+    session: AsyncSession, waiting: Collection[str], wished: Mapping[str, GpuChoice], *, seconds: float
+) -> None:
+    """Those of other workers of this host stay, as long as their jobs wait."""
+    host = socket.gethostname()
+    await wishes.withdraw_others(session, host, waiting)
+    for job_id, gpu in wished.items():
+        await wishes.wish(session, host, job_id, gpu, seconds=seconds)
 
 
 async def _give_up(store: Store, lease: Lease, *, code: str, message: str) -> None:

@@ -54,12 +54,14 @@ class ModelSpec(_Strict):
     id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")]
     weights: str = Field(min_length=1, description="hub id, or a path relative to the catalog")
     parameters_billions: float = Field(gt=0)
+    bytes_per_parameter: float = Field(2.0, gt=0)
     context_length: int = Field(ge=128)
     gpus: list[Annotated[str, StringConstraints(pattern=GPU_PATTERN)]] = Field(min_length=1)
     tool_parser: str | None = None
     reasoning_parser: str | None = None
     max_lora_rank: Literal[8, 16, 32, 64, 128, 256, 320, 512] = 64
     trainable: bool = True
+    pinned: bool = False
     dollars_per_million_tokens: TokenPrices
 
     @property

@@ -36,6 +36,12 @@ async def held(session: AsyncSession) -> set[str]:
     return set(rows)
 
 
+async def holders(session: AsyncSession) -> dict[str, str]:
+    """By the device's name."""
+    rows = select(DeviceLease.device, DeviceLease.holder).where(DeviceLease.expires_at >= db_now())
+    return {row.device: row.holder for row in await session.execute(rows)}
+
+
 async def is_held_for(session: AsyncSession, prefix: str) -> bool:
     """Whether any holder whose name begins so has a device."""
     rows = select(DeviceLease.device).where(DeviceLease.holder.startswith(prefix, autoescape=True))

@@ -53,15 +53,28 @@ class EngineClient:
 
     async def load_adapter(self, name: str, folder: Path) -> str | None:
         """None when it is loaded, else the engine's reason."""
-        request = _post("/v1/load_lora_adapter", orjson.dumps({"lora_name": name, "lora_path": str(folder)}))
+        refusal = await self._order("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(folder)})
+        return None if refusal and "already been loaded" in refusal else refusal
+
+    async def unload_adapter(self, name: str) -> str | None:
+        """None when it is no longer there, else the engine's reason."""
+        refusal = await self._order("/v1/unload_lora_adapter", {"lora_name": name})
+        return None if refusal and "cannot be found" in refusal else refusal
+
+    async def count_generated_tokens(self) -> int:
+        """Since its process began. Raises OSError."""
+        async with self._request(_get("/metrics"), silence_seconds=SHORT_SECONDS) as answer:
+            lines = (await answer.read_all()).splitlines()
+        return int(sum(float(line.split()[-1]) for line in lines if line.startswith(b"vllm:generation_tokens_total")))
+
+    async def _order(self, path: str, body: Mapping[str, Any]) -> str | None:
+        """None when it was obeyed."""
         try:
-            async with self._request(request, silence_seconds=SHORT_SECONDS) as answer:
+            async with self._request(_post(path, orjson.dumps(body)), silence_seconds=SHORT_SECONDS) as answer:
                 text = (await answer.read_all()).decode(errors="replace")
         except OSError as error:
             return f"no answer: {error!r}"
-        if answer.status == OK or "already been loaded" in text:
-            return None
-        return text[:1000]
+        return None if answer.status == OK else text[:1000]
 
     @asynccontextmanager
     async def chat(self, body: Mapping[str, Any], *, silence_seconds: float) -> AsyncIterator[EngineAnswer]:

@@ -1,4 +1,4 @@
-"""How an engine process is started: its arguments and its environment. Pure."""
+"""How an engine process is started: its program, its arguments and its environment. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,16 +10,43 @@ from app.settings import Settings
 
 
 @dataclass(frozen=True)
-class Command:
-    argv: list[str]
+class Program:
+    """An engine before it knows its model. `env` must be set before `preload` is imported.
+
+    `forks`: it starts processes with multiprocessing that need what it has imported.
+    """
+
+    python: Path
+    module: str
+    preload: tuple[str, ...] = ()
     env: dict[str, str] = field(default_factory=dict)
+    forks: bool = False
+
+
+@dataclass(frozen=True)
+class Command:
+    program: Program
+    arguments: list[str]
+    env: dict[str, str] = field(default_factory=dict)
+
+
+def engine_program(settings: Settings, *, on_cpu: bool) -> Program:
+    """vLLM's own OpenAI server, or the simulated one."""
+    if settings.simulate:
+        return Program(settings.engine_python, "app.engines.simulated", ("app.engines.simulated_engine",))
+    worker = "vllm.v1.worker.cpu_worker" if on_cpu else "vllm.v1.worker.gpu_worker"
+    env = _cpu_env(settings) if on_cpu else COMMON_ENV
+    # `vllm serve` looks for a distribution named vllm, which the CPU build is not; the module works on both.
+    forks = "--numa-bind" not in settings.engine_extra_args  # which binds by a program of its own in between
+    return Program(settings.engine_python, "vllm.entrypoints.openai.api_server", (*PRELOAD, worker), env, forks)
 
 
 def engine_command(
     settings: Settings, model: ModelSpec, gpu: GpuChoice, devices: Sequence[Device], socket: Path
 ) -> Command:
-    """vLLM's own OpenAI server on a Unix socket, or the simulated one."""
-    common = [
+    on_cpu = gpu.type == "CPU"
+    program = engine_program(settings, on_cpu=on_cpu)
+    arguments = [
         *("--uds", str(socket)),
         *("--model", model.weights),
         *("--served-model-name", model.id),
@@ -28,14 +55,17 @@ def engine_command(
         *_parser_flags(model),
     ]
     if settings.simulate:
-        return Command([str(settings.engine_python), "-m", "app.engines.simulated", *common, *_simulation(settings)])
-    # `vllm serve` looks for a distribution named vllm, which the CPU build is not; the module works on both.
-    argv = [str(settings.engine_python), "-m", "vllm.entrypoints.openai.api_server", *common, *VLLM_FLAGS]
-    on_cpu = gpu.type == "CPU"
-    argv += ["--enforce-eager"] if on_cpu else _cuda_flags(settings, gpu)
-    return Command([*argv, *settings.engine_extra_args], _cpu_env(settings) if on_cpu else _cuda_env(devices))
+        return Command(program, [*arguments, *_simulation(settings)])
+    arguments += VLLM_FLAGS
+    arguments += ["--enforce-eager"] if on_cpu else _cuda_flags(settings, gpu)
+    return Command(program, [*arguments, *settings.engine_extra_args], {} if on_cpu else _cuda_env(devices))
 
 
+PRELOAD = (
+    "vllm.entrypoints.launchers.api_server.entry",
+    "vllm.v1.engine.async_llm",
+    "vllm.v1.executor.multiproc_executor",
+)
 VLLM_FLAGS = [
     *("--tool-strict-level", "parameter"),
     *("--structured-outputs-config", '{"backend":"xgrammar","disable_any_whitespace":true}'),
@@ -89,7 +119,8 @@ def _cpu_env(settings: Settings) -> dict[str, str]:
 
 
 def _cuda_env(devices: Sequence[Device]) -> dict[str, str]:
-    return {**COMMON_ENV, "CUDA_VISIBLE_DEVICES": ",".join(str(device.index) for device in devices)}
+    numbers = ",".join(str(device.index) for device in devices)
+    return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": numbers}
 
 
 def _simulation(settings: Settings) -> list[str]:

@@ -13,6 +13,9 @@ from app.processes import signal_group
 
 log = structlog.get_logger()
 
+# What an engine has in the folder, under one name: its socket, that of its forks, and last its record.
+LEFTOVERS = (".sock", ".fork", ".json")
+
 
 @dataclass(frozen=True)
 class ProcessRecord:
@@ -46,9 +49,16 @@ def sweep_orphans(folder: Path) -> list[str]:
         if record:
             _end_orphan(record)
             holders.append(record.holder)
-        path.with_suffix(".sock").unlink(missing_ok=True)
-        path.unlink(missing_ok=True)
+        for suffix in LEFTOVERS:
+            path.with_suffix(suffix).unlink(missing_ok=True)
     return holders
+
+
+def kill_own(folder: Path) -> None:
+    """At once, when this gateway must not wait for anything; their records are for the next gateway's sweep."""
+    for record in filter(None, map(_read, folder.glob("*.json"))):
+        if record.gateway_pid == os.getpid():
+            signal_group(record.pgid, signal.SIGKILL)
 
 
 def _read(path: Path) -> ProcessRecord | None:

@@ -1,36 +1,68 @@
-"""Which engine serves a request, and what must happen first. Pure: it decides, the pool acts."""
+"""Who gets which engine, and what must happen first. Pure: it decides, the pool acts."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import inf
 
 from app.catalog.spec import GpuChoice
 
 
 @dataclass(frozen=True)
 class Running:
-    """An engine as placement sees it."""
+    """An engine as placement sees it. One that starts is as good as busy; one that stops frees its devices soon."""
 
+    id: str
     model_id: str
     gpu: GpuChoice
-    in_flight: int
-    idle_seconds: float
+    in_flight: int = 0
+    idle_seconds: float = 0.0
+    ready_seconds: float = inf
+    is_starting: bool = False
+    is_stopping: bool = False
+    is_draining: bool = False
+    is_pinned: bool = False
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What somebody waits for: an engine of a model or, where there is no model, the devices alone, for a job."""
+
+    model_id: str | None
+    gpu: GpuChoice
+    waited_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Rules:
+    """`settle_seconds`: an engine that has just become ready is not evicted before somebody could use it.
+    `drain_after_seconds`: whoever has waited for as long may make a busy engine drain that has run for as long.
+    """
+
+    settle_seconds: float
+    drain_after_seconds: float
 
 
 @dataclass(frozen=True)
 class Reuse:
-    index: int
+    engine_id: str
 
 
 @dataclass(frozen=True)
 class Start:
-    """Start an engine, after these (indices) have been evicted."""
+    """The devices are free: start an engine on them, or leave them to the job."""
 
-    evict: tuple[int, ...] = ()
+
+@dataclass(frozen=True)
+class MakeRoom:
+    """Stop idle engines, and place nothing more on busy ones; their devices are then this one's."""
+
+    evict: tuple[str, ...]
+    drain: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Wait:
-    """All devices are busy; something will become free."""
+    """Devices are on their way, or all are busy; something will become free."""
 
 
 @dataclass(frozen=True)
@@ -38,26 +70,134 @@ class Refuse:
     reason: str
 
 
-Decision = Reuse | Start | Wait | Refuse
+Decision = Reuse | Start | MakeRoom | Wait | Refuse
 
 
-def place(model_id: str, gpu: GpuChoice, running: Sequence[Running], *, free: int, total: int) -> Decision:
-    """`free` and `total` count the devices of the GPU's type on this host."""
-    for index, engine in enumerate(running):
-        if engine.model_id == model_id and engine.gpu == gpu:
-            return Reuse(index)
-    if gpu.count > total:
-        return Refuse(f"{gpu} is more than the {total} that this host has")
-    evict = evictable(gpu, running, missing=gpu.count - free)
-    return Wait() if evict is None else Start(evict)
+def plan(
+    waiting: Sequence[Wanted],
+    running: Sequence[Running],
+    *,
+    free: Mapping[str, int],
+    total: Mapping[str, int],
+    rules: Rules,
+) -> list[Decision]:
+    """A decision for each of those who wait, in their order: what one has been promised, no later one gets.
+
+    `free` and `total` count the devices of each GPU type.
+    """
+    devices = _Devices(running, free, total, rules)
+    return [devices.decide(wanted) for wanted in waiting]
 
 
-def evictable(gpu: GpuChoice, running: Sequence[Running], *, missing: int) -> tuple[int, ...] | None:
-    """The idle engines, least recently used first, that must go so that `missing` devices become free."""
-    idle = [i for i, engine in enumerate(running) if engine.in_flight == 0 and engine.gpu.type == gpu.type]
-    idle.sort(key=lambda i: running[i].idle_seconds, reverse=True)
-    chosen: list[int] = []
-    while missing > 0 and idle:
-        chosen.append(idle.pop(0))
-        missing -= running[chosen[-1]].gpu.count
-    return tuple(chosen) if missing <= 0 else None
+def may_grow(
+    replicas: Sequence[Running], waiting: Sequence[Wanted], *, gpu: GpuChoice, free: int, crowded_at: int
+) -> bool:
+    """Whether one more replica shall start: all are crowded, and nobody else wants the devices that it takes."""
+    if any(replica.is_starting or replica.in_flight < crowded_at for replica in replicas):
+        return False
+    return free >= gpu.count and not any(wanted.gpu.type == gpu.type for wanted in waiting)
+
+
+class _Devices:
+    """What is left to promise, while a plan is made."""
+
+    def __init__(
+        self, running: Sequence[Running], free: Mapping[str, int], total: Mapping[str, int], rules: Rules
+    ) -> None:
+        self._running = {engine.id: engine for engine in running if not engine.is_stopping}
+        self._total = total
+        self._rules = rules
+        self._free = dict(free)
+        self._coming: dict[str, int] = {}
+        for engine in running:
+            if engine.is_stopping:
+                self._coming[engine.gpu.type] = self._coming.get(engine.gpu.type, 0) + engine.gpu.count
+        self._spoken_for: set[str] = set()
+        self._provided: set[tuple[str, GpuChoice]] = set()
+
+    def decide(self, wanted: Wanted) -> Decision:
+        if wanted.model_id is not None:
+            if engine := self._find_engine(wanted.model_id, wanted.gpu):
+                self._running[engine.id] = replace(engine, in_flight=engine.in_flight + 1)
+                return Reuse(engine.id)
+            if (wanted.model_id, wanted.gpu) in self._provided:  # the engine that an earlier one gets is theirs too
+                return Wait()
+        total = self._total.get(wanted.gpu.type, 0)
+        if wanted.gpu.count > total:
+            return Refuse(f"{wanted.gpu} is more than the {total} that this host has")
+        if wanted.gpu.type in self._spoken_for:
+            return Wait()
+        return self._provide(wanted)
+
+    def _find_engine(self, model_id: str, gpu: GpuChoice) -> Running | None:
+        same = [e for e in self._running.values() if e.model_id == model_id and e.gpu == gpu]
+        return min(same, key=lambda engine: engine.in_flight, default=None)
+
+    def _provide(self, wanted: Wanted) -> Decision:
+        type_, count = wanted.gpu.type, wanted.gpu.count
+        missing = count - self._free.get(type_, 0)
+        if missing <= 0:
+            self._promise(wanted)
+            return Start()
+        missing -= self._coming.get(type_, 0)
+        evict = _enough(self._idle(type_), missing)
+        drain: Sequence[Running] | None = ()
+        if evict is None and wanted.waited_seconds >= self._rules.drain_after_seconds:
+            idle = self._idle(type_)
+            drain = _enough(self._drainable(type_), missing - _count(idle))
+            evict = _enough(idle, missing - _count(drain or ()))
+        if evict is None or drain is None:
+            self._spoken_for.add(type_)  # a smaller one that comes later must not starve this one
+            return Wait()
+        for engine in (*evict, *drain):
+            del self._running[engine.id]
+            self._coming[type_] = self._coming.get(type_, 0) + engine.gpu.count
+        self._promise(wanted)
+        return MakeRoom(_ids(evict), _ids(drain)) if evict or drain else Wait()
+
+    def _promise(self, wanted: Wanted) -> None:
+        """Devices that are free first, then those on their way."""
+        type_, count = wanted.gpu.type, wanted.gpu.count
+        from_free = min(count, self._free.get(type_, 0))
+        self._free[type_] = self._free.get(type_, 0) - from_free
+        self._coming[type_] = self._coming.get(type_, 0) - (count - from_free)
+        if wanted.model_id is not None:
+            self._provided.add((wanted.model_id, wanted.gpu))
+
+    def _idle(self, gpu_type: str) -> list[Running]:
+        """Those that may be evicted, the least recently used first."""
+        idle = [e for e in self._candidates(gpu_type) if not e.in_flight and self._is_settled(e)]
+        return sorted(idle, key=lambda engine: (not engine.is_draining, -engine.idle_seconds))
+
+    def _drainable(self, gpu_type: str) -> list[Running]:
+        """Those that are drained already first, so that no second one is without need; then the least busy."""
+        busy = [e for e in self._candidates(gpu_type) if e.in_flight and self._has_had_its_turn(e)]
+        return sorted(busy, key=lambda engine: (not engine.is_draining, engine.in_flight, -engine.idle_seconds))
+
+    def _candidates(self, gpu_type: str) -> list[Running]:
+        return [e for e in self._running.values() if e.gpu.type == gpu_type and not (e.is_starting or e.is_pinned)]
+
+    def _is_settled(self, engine: Running) -> bool:
+        return engine.is_draining or engine.ready_seconds >= self._rules.settle_seconds
+
+    def _has_had_its_turn(self, engine: Running) -> bool:
+        return engine.ready_seconds >= self._rules.drain_after_seconds
+
+
+def _enough(engines: Sequence[Running], missing: int) -> Sequence[Running] | None:
+    """As many of the engines, from the first on, as have the missing devices; None when all have too few."""
+    chosen: list[Running] = []
+    for engine in engines:
+        if missing <= 0:
+            break
+        chosen.append(engine)
+        missing -= engine.gpu.count
+    return chosen if missing <= 0 else None
+
+
+def _count(engines: Sequence[Running]) -> int:
+    return sum(engine.gpu.count for engine in engines)
+
+
+def _ids(engines: Sequence[Running]) -> tuple[str, ...]:
+    return tuple(engine.id for engine in engines)

@@ -12,7 +12,8 @@ from app.catalog.preference import asked_gpu
 from app.catalog.resolve import Target, choose_gpu, resolve
 from app.catalog.spec import GpuChoice, ModelSpec
 from app.deps import SessionDep
-from app.devices.inventory import as_choices
+from app.devices.inventory import as_choices, for_engines
+from app.engines.start_times import estimate_seconds
 from app.engines.warmup import Warmups
 from app.errors import BadRequest
 from app.orgs.auth import CurrentOrg
@@ -25,6 +26,7 @@ class WarmupOut(BaseModel):
     model: str
     gpu: str
     timestamp: datetime
+    estimated_seconds: float | None
 
 
 class WarmupStatus(BaseModel):
@@ -32,6 +34,9 @@ class WarmupStatus(BaseModel):
     model: str
     gpu: str | None
     elapsed_seconds: float
+    estimated_seconds: float | None
+    stage: str | None
+    progress: float | None
     error: str | None
     log: list[str] | None
 
@@ -45,7 +50,9 @@ def get_warmups(request: Request) -> Warmups:
 async def get_warmup_status(
     request: Request, model_id: str, org_id: CurrentOrg, session: SessionDep, gpu: str | None = None
 ) -> WarmupStatus:
-    """Without a GPU type: the best state of all."""
+    """Without a GPU type: the best state of all. `progress` is 0 to 1, by what the engine has logged so far;
+    `estimated_seconds` is what the last starts of this model on this GPU type took as a whole.
+    """
     spec, _ = await resolve(session, request.app.state.catalog, org_id, model_id)
     wanted = asked_gpu({}, request.headers, request.query_params)
     state = get_warmups(request).state(spec, _choose(request, spec, wanted) if wanted else None)
@@ -54,6 +61,9 @@ async def get_warmup_status(
         model=model_id,
         gpu=state.gpu,
         elapsed_seconds=state.elapsed_seconds,
+        estimated_seconds=_estimate(request, spec, state.gpu),
+        stage=state.stage,
+        progress=state.progress,
         error=state.error,
         log=state.log,
     )
@@ -69,7 +79,13 @@ async def warm_up(
     await require_funds(session, org_id)
     choice = _choose(request, spec, wanted)
     status = get_warmups(request).start(Target(spec, adapter, choice), org_id)
-    return WarmupOut(status=status, model=model_id, gpu=str(choice), timestamp=datetime.now(UTC))
+    return WarmupOut(
+        status=status,
+        model=model_id,
+        gpu=str(choice),
+        timestamp=datetime.now(UTC),
+        estimated_seconds=_estimate(request, spec, str(choice)),
+    )
 
 
 async def _read_body(request: Request) -> dict[str, Any]:
@@ -83,6 +99,10 @@ async def _read_body(request: Request) -> dict[str, Any]:
     return body or {}
 
 
+def _estimate(request: Request, spec: ModelSpec, gpu: str | None) -> float | None:
+    return estimate_seconds(request.app.state.storage.start_times, spec.id, gpu) if gpu else None
+
+
 def _choose(request: Request, spec: ModelSpec, wanted: str | None) -> GpuChoice:
     state = request.app.state
-    return choose_gpu(spec, wanted, as_choices(state.devices), fallback=state.settings.gpu_fallback)
+    return choose_gpu(spec, wanted, as_choices(for_engines(state.devices)), fallback=state.settings.gpu_fallback)

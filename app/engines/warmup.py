@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import structlog
 
@@ -25,6 +25,8 @@ class WarmState:
     word: str
     gpu: str | None
     elapsed_seconds: float
+    stage: str | None = None
+    progress: float | None = None
     error: str | None = None
     log: list[str] | None = None
 
@@ -62,7 +64,7 @@ class Warmups:
         waiting = [key for key in self._tasks if key[0] == model.id and gpu in (None, key[1])]
         known += [WarmState("warming", str(key[1]), 0.0) for key in waiting]
         failed = {k: e for k, e in self._failures.items() if k[0] == model.id and gpu in (None, k[1])}
-        known += [WarmState("failed", str(key[1]), 0.0, error.message) for key, error in failed.items()]
+        known += [WarmState("failed", str(key[1]), 0.0, error=error.message) for key, error in failed.items()]
         return max(known, key=lambda s: s.rank, default=WarmState("cold", str(gpu) if gpu else None, 0.0))
 
     async def close(self) -> None:
@@ -73,7 +75,7 @@ class Warmups:
     async def _warm(self, target: Target, org_id: str) -> None:
         was_cold = self.state(target.model, target.gpu).word != "warmed"
         try:
-            async with self._pool.lease(target) as engine:
+            async with self._pool.lease(target, org_id=org_id) as engine:
                 pass
         except APIError as error:
             log.warning("warm-up failed", model=target.model.id, gpu=str(target.gpu), error=error.message)
@@ -100,10 +102,10 @@ def _state_of(engine: Engine) -> WarmState:
     gpu = str(engine.key.gpu)
     elapsed = round(time.monotonic() - engine.began_at, 1) if engine.began_at else 0.0
     if engine.state is State.READY:
-        return WarmState("warmed", gpu, round(engine.start_seconds or 0.0, 1))
+        return WarmState("warmed", gpu, round(engine.start_seconds or 0.0, 1), *astuple(engine.progress))
     if engine.state is State.STARTING:
-        return WarmState("warming", gpu, elapsed)
+        return WarmState("warming", gpu, elapsed, *astuple(engine.progress))
     if engine.failure:
         tail = (engine.failure.troubleshooting or {}).get("log")
-        return WarmState("failed", gpu, 0.0, engine.failure.message, tail)
+        return WarmState("failed", gpu, 0.0, error=engine.failure.message, log=tail)
     return WarmState("cold", gpu, 0.0)

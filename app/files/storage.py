@@ -49,7 +49,15 @@ class Storage:
     @property
     def engines(self) -> Path:
         """Sockets, logs and process records of this host's engines."""
-        return self.root / "engines"
+        return self.engines_of(self.root)
+
+    @staticmethod
+    def engines_of(root: Path) -> Path:
+        return root / "engines"
+
+    @property
+    def start_times(self) -> Path:
+        return self.root / "start_times.json"
 
     async def save(self, file_id: str, chunks: AsyncIterable[bytes], *, max_bytes: int) -> Saved:
         """Write, fsync, rename, fsync the folder: when this returns, the bytes survive a power cut.

@@ -12,7 +12,7 @@ from app import sse
 from app.billing.funds import Funds
 from app.catalog.resolve import Target, choose_gpu, resolve
 from app.catalog.spec import Catalog
-from app.devices.inventory import Device, as_choices
+from app.devices.inventory import Device, as_choices, for_engines
 from app.errors import BadRequest
 from app.inference.bounds import walk
 from app.inference.relay import Relay
@@ -30,7 +30,7 @@ class Admissions:
         self, settings: Settings, catalog: Catalog, devices: Sequence[Device], store: Store, funds: Funds
     ) -> None:
         self._catalog = catalog
-        self._present = as_choices(devices)
+        self._present = as_choices(for_engines(devices))
         self._gpu_fallback = settings.gpu_fallback
         self._store = store
         self._funds = funds

@@ -9,7 +9,7 @@ import orjson
 from app import sse
 from app.billing.prices import Usage
 from app.engines.connection import OK, ConnectionBroken, EngineSilent
-from app.engines.engine import Engine
+from app.engines.pool import Leased
 from app.errors import APIError
 from app.inference.chat_answer import ChatAnswer
 from app.inference.chunks import EngineError
@@ -43,11 +43,12 @@ class Passage:
     It does what `Relay.stream` does for others, without a task. `streams`: the client reads as it comes.
     """
 
-    def __init__(self, relay: Relay, engine: Engine, answer: ChatAnswer, *, streams: bool) -> None:
-        """`engine` is leased, and given back here."""
+    def __init__(self, relay: Relay, leased: Leased, answer: ChatAnswer, *, streams: bool) -> None:
+        """`leased` is released here."""
         self._relay = relay
-        self._engine = engine
-        self._client = engine.client
+        self._leased = leased
+        self._engine = leased.engine
+        self._client = leased.engine.client
         self._connection, self._was_kept = self._client.take()
         self._answer = answer
         self._streams = streams
@@ -156,7 +157,7 @@ class Passage:
         if self._timer:
             self._timer.cancel()
         self._client.give_back(self._connection)
-        self._relay.pool.release(self._engine)
+        self._leased.release()
 
     def _charge(self, then: Callable[[], None]) -> None:
         usage = self._answer.usage

@@ -82,7 +82,10 @@ class Relay:
         Raises EngineLost, BadRequest for what the engine refuses, and as `EnginePool.lease` does.
         """
         try:
-            async with self.pool.lease(self.target) as engine, self._ask(engine, body) as answer:
+            async with (
+                self.pool.lease(self.target, org_id=self.org_id, body=body) as engine,
+                self._ask(engine, body) as answer,
+            ):
                 try:
                     yield self._pieces(engine, answer)
                 except (asyncio.CancelledError, GeneratorExit):
@@ -121,7 +124,7 @@ class Relay:
 
     async def ensure_ready(self) -> None:
         """Raises as `EnginePool.lease` does."""
-        async with self.pool.lease(self.target):
+        async with self.pool.lease(self.target, org_id=self.org_id):
             pass
 
     async def count(self, body: Mapping[str, Any]) -> TokenCount:
@@ -130,7 +133,7 @@ class Relay:
         silence_seconds = self.settings.stream_silence_seconds
         try:
             async with (
-                self.pool.lease(self.target) as engine,
+                self.pool.lease(self.target, org_id=self.org_id) as engine,
                 engine.client.tokenize(prompt, silence_seconds=silence_seconds) as answer,
             ):
                 told = await answer.read_all()

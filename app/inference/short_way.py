@@ -40,7 +40,7 @@ def begin_at_once(
 def _begin(
     state: State, scope: Scope, org_id: str, raw: bytes, outlet: Outlet, otherwise: Callable[[], None]
 ) -> Passage | None:
-    if scope["query_string"] or header_of(scope, b"content-encoding"):
+    if state.draining or scope["query_string"] or header_of(scope, b"content-encoding"):
         return None
     body = parse_json(raw)
     asked = parse(body)
@@ -51,9 +51,10 @@ def _begin(
     request_id = new_id("req")
     relay = relay_for(state, target, org_id, request_id)
     headers = [(b"x-gpu-type", str(target.gpu).encode()), *marks(request_id, simulated=state.settings.simulate)]
-    request, answer = chat_request(relay.body(asked)), chat_answer(asked, target)
-    if engine := state.pool.lease_now(target):
-        passage = Passage(relay, engine, answer, streams=asked.streams)
+    asking = relay.body(asked)
+    request, answer = chat_request(asking), chat_answer(asked, target)
+    if leased := state.pool.lease_now(target, body=asking):
+        passage = Passage(relay, leased, answer, streams=asked.streams)
         passage.begin(request, outlet, headers, otherwise)
         return passage
     return None

@@ -158,10 +158,10 @@ async def check_lease(session: AsyncSession, lease: Lease) -> None:
     await _as_holder(session, lease, update(Job).values(updated_at=time.time()))
 
 
-async def gpus_waited_for(session: AsyncSession) -> list[GpuChoice]:
-    """What the jobs that wait for a worker ask for, oldest first."""
-    rows = select(Job.gpu).where(_waits_for(Stage.TRAIN)).order_by(Job.created_at, Job.id).limit(100)
-    return [GpuChoice.parse(gpu) for gpu in await session.scalars(rows)]
+async def list_waiting(session: AsyncSession) -> list[tuple[str, GpuChoice]]:
+    """The jobs that wait for a worker, with what they ask for, oldest first."""
+    rows = select(Job.id, Job.gpu).where(_waits_for(Stage.TRAIN)).order_by(Job.created_at, Job.id).limit(100)
+    return [(job_id, GpuChoice.parse(gpu)) for job_id, gpu in await session.execute(rows)]
 
 
 def _waits_for(stage: Stage) -> ColumnElement[bool]:

@@ -10,7 +10,7 @@ from app import sse
 from app.catalog.names import fine_tuned_name
 from app.catalog.spec import Catalog
 from app.deps import SessionDep, SettingsDep, StoreDep
-from app.devices.inventory import as_choices
+from app.devices.inventory import as_choices, for_training
 from app.jobs import queue, service
 from app.jobs.follow import follow
 from app.jobs.schemas import CheckpointOut, EventOut, JobCreate, JobOut
@@ -46,7 +46,7 @@ async def create_job(
     settings: SettingsDep,
     idempotency_key: IdempotencyHeader = None,
 ) -> JobOut:
-    present = as_choices(request.app.state.devices)
+    present = as_choices(for_training(request.app.state.devices))
     gpu = await service.plan_gpu(session, catalog, org_id, body, present=present, fallback=settings.gpu_fallback)
     job = await service.create_job(session, catalog, org_id, body, gpu=gpu, idempotency_key=idempotency_key)
     return JobOut.of(job)

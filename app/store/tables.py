@@ -222,3 +222,33 @@ class SealingKey(Base):
 
     id: Mapped[str] = mapped_column(primary_key=True)
     key: Mapped[bytes]
+
+
+class DeviceWish(Base):
+    """A job that a worker on this host could run now, were devices free; engines there give way to it."""
+
+    __tablename__ = "device_wishes"
+
+    host: Mapped[str] = mapped_column(primary_key=True)
+    holder: Mapped[str] = mapped_column(primary_key=True)
+    gpu: Mapped[str]
+    wished_at: Mapped[float]
+    expires_at: Mapped[float]
+
+
+class EngineStatus(Base):
+    """What a gateway last said of one of its engines, for whoever looks from outside; it means nothing to the pool."""
+
+    __tablename__ = "engine_statuses"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    host: Mapped[str]
+    model: Mapped[str]
+    gpu: Mapped[str]
+    state: Mapped[str]
+    since: Mapped[float]
+    in_flight: Mapped[int]
+    tokens_per_second: Mapped[float]
+    memory_bytes: Mapped[int]
+    adapters: Mapped[list[Any]]
+    expires_at: Mapped[float]

@@ -7,34 +7,43 @@ from collections.abc import Awaitable, Callable
 import structlog
 from sqlalchemy import select
 
+from app.catalog.spec import Catalog
 from app.engines.pool import EnginePool
+from app.engines.statuses import Statuses
 from app.files.storage import Storage
 from app.settings import Settings
 from app.store.idempotency import forget_old
 from app.store.session import Store
 from app.store.tables import File
+from app.upkeep.adapters import reconcile_adapters
+from app.upkeep.pinned import start_pinned
 from app.upkeep.publish import Publisher
-from app.upkeep.sharing import make_room
 
 log = structlog.get_logger()
 
 Step = Callable[[], Awaitable[object]]
 
 ORPHAN_FILE_SECONDS = 3600.0
+HOLD_DEVICES = "hold devices"
 
 
 def start_loops(
-    settings: Settings, store: Store, pool: EnginePool, publisher: Publisher, storage: Storage
+    settings: Settings, store: Store, catalog: Catalog, pool: EnginePool, publisher: Publisher, storage: Storage
 ) -> list[asyncio.Task[None]]:
-    """The caller cancels them."""
+    """Named after what they do. The caller cancels them."""
+    slots = max(settings.max_loras, settings.max_cpu_loras)
+    statuses = Statuses(store, pool)
     steps: list[tuple[str, Step, float]] = [
         ("publish", publisher.step, settings.poll_seconds),
-        ("share devices", lambda: make_room(store, pool), 2 * settings.poll_seconds),
-        ("hold devices", pool.hold_devices, settings.lease_seconds / 4),
+        ("share devices", pool.look_at_devices, 2 * settings.poll_seconds),
+        (HOLD_DEVICES, pool.hold_devices, settings.lease_seconds / 4),
         ("look after engines", pool.look_after, settings.lease_seconds / 4),
+        ("reconcile adapters", lambda: reconcile_adapters(store, pool, slots=slots), settings.lease_seconds / 4),
+        ("write statuses", lambda: statuses.write(seconds=settings.lease_seconds), settings.lease_seconds / 4),
+        ("start pinned models", lambda: start_pinned(catalog, pool), settings.lease_seconds),
         ("sweep", lambda: sweep(store, storage), ORPHAN_FILE_SECONDS),
     ]
-    return [asyncio.create_task(repeat(*step)) for step in steps]
+    return [asyncio.create_task(repeat(*step), name=step[0]) for step in steps]
 
 
 async def repeat(name: str, step: Step, pause_seconds: float) -> None:

@@ -11,9 +11,11 @@ import anyio.to_thread
 import structlog
 
 from app.catalog.names import adapter_id
-from app.catalog.resolve import AdapterRef, Target
-from app.catalog.spec import Catalog, GpuChoice
+from app.catalog.resolve import AdapterRef, Target, choose_gpu
+from app.catalog.spec import Catalog
+from app.devices.inventory import as_choices
 from app.engines.pool import EnginePool
+from app.engines.trial import try_everywhere
 from app.errors import APIError
 from app.files.service import describe, save_bytes
 from app.files.storage import Storage
@@ -38,7 +40,6 @@ METRICS = (
     "learning_rate",
     "tokens_per_second",
 )
-CANARY_SECONDS = 120.0
 
 
 class Publisher:
@@ -90,15 +91,13 @@ class Publisher:
         log.info("job succeeded", job=job.id)
 
     async def _try_adapter(self, job: Job) -> None:
-        """Load it on an engine of its base, and have it answer."""
+        """Have it loaded by the engines of its base, and answer."""
         spec = self._catalog.find(job.base_model)
         if spec is None:
             raise APIError(f"{job.base_model} is no longer in the catalog.")
         adapter = AdapterRef(adapter_id(job.id), job.id, "adapter")
-        gpu = GpuChoice.parse(job.gpu)
-        async with self._pool.lease(Target(spec, adapter, gpu)) as engine:
-            if not await engine.client.answers(adapter.id, within_seconds=CANARY_SECONDS):
-                raise APIError("The fine-tuned model did not answer its first prompt.")
+        gpu = choose_gpu(spec, job.gpu, as_choices(self._pool.devices), fallback=True)
+        await try_everywhere(self._pool, Target(spec, adapter, gpu), org_id=job.org_id)
 
     async def _fail(self, job: Job, lease: Lease, error: APIError) -> None:
         """Engines may be out of order for a while: try again before the job is given up."""

@@ -89,6 +89,7 @@ def loam_environment(place: Place) -> dict[str, str]:
         "LOAM_CATALOG": str(catalog),
         "LOAM_ENGINE_PYTHON": str(python),
         "LOAM_DEVICES": '["CPU:1"]',
+        "LOAM_STANDBY_ENGINES": "0",
     }
 
 

@@ -10,7 +10,9 @@ import orjson
 import psutil
 
 from app.catalog.resolve import AdapterRef
+from app.engines.command import engine_program
 from app.engines.engine import Engine
+from app.engines.launcher import Launcher
 from app.files.storage import Storage
 from app.ids import new_id
 from app.settings import Settings
@@ -25,11 +27,15 @@ def simulating(folder: Path, **changes: Any) -> Settings:
 async def engine_in(folder: Path, **changes: Any) -> AsyncIterator[Engine]:
     """An engine that is stopped at the end, whatever became of it."""
     settings, wanted = simulating(folder, **changes), target()
-    engine = Engine(settings, Storage(folder), wanted.model, wanted.gpu, [])
+    storage = Storage(folder)
+    launcher = Launcher(storage.engines, engine_program(settings, on_cpu=False), standbys=settings.standbys)
+    await launcher.replenish()
+    engine = Engine(settings, storage, launcher, wanted.model, wanted.gpu)
     try:
         yield engine
     finally:
         await engine.stop()
+        await launcher.close()
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:

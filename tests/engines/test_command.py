@@ -24,37 +24,38 @@ def value_of(argv: list[str], flag: str) -> str:
 
 def test_an_engine_on_gpus_sees_only_its_own() -> None:
     started = command("A100:2")
-    assert started.argv[:3] == ["py", "-m", "vllm.entrypoints.openai.api_server"]
-    assert (value_of(started.argv, "--uds"), value_of(started.argv, "--tensor-parallel-size")) == ("x.sock", "2")
+    assert (started.program.python, started.program.module) == (Path("py"), "vllm.entrypoints.openai.api_server")
+    assert value_of(started.arguments, "--uds") == "x.sock"
+    assert value_of(started.arguments, "--tensor-parallel-size") == "2"
     assert started.env["CUDA_VISIBLE_DEVICES"] == "0,1"
 
 
 def test_an_engine_on_the_cpu_compiles_nothing_and_takes_no_gpu() -> None:
     started = command("CPU")
-    assert "--enforce-eager" in started.argv
+    assert "--enforce-eager" in started.arguments
     assert "CUDA_VISIBLE_DEVICES" not in started.env
 
 
 def test_code_of_a_model_is_never_trusted_and_nothing_is_reported_home() -> None:
     started = command("A100")
-    assert "--trust-remote-code" not in started.argv
-    assert started.env["VLLM_NO_USAGE_STATS"] == "1"
+    assert "--trust-remote-code" not in started.arguments
+    assert started.program.env["VLLM_NO_USAGE_STATS"] == "1"
 
 
 def test_adapters_are_for_models_that_can_be_trained() -> None:
-    assert value_of(command("A100").argv, "--max-lora-rank") == str(SPEC.max_lora_rank)
-    assert "--enable-lora" not in command("A100", trainable=False).argv
+    assert value_of(command("A100").arguments, "--max-lora-rank") == str(SPEC.max_lora_rank)
+    assert "--enable-lora" not in command("A100", trainable=False).arguments
 
 
 def test_parsers_are_the_models_own() -> None:
-    assert "--tool-call-parser" not in command("A100").argv
-    started = command("A100", tool_parser="hermes", reasoning_parser="qwen3").argv
+    assert "--tool-call-parser" not in command("A100").arguments
+    started = command("A100", tool_parser="hermes", reasoning_parser="qwen3").arguments
     assert (value_of(started, "--tool-call-parser"), value_of(started, "--reasoning-parser")) == ("hermes", "qwen3")
     assert "--enable-auto-tool-choice" in started
 
 
 def test_a_simulated_engine_is_told_the_same() -> None:
-    simulated = command("A100", simulate=True).argv
-    assert simulated[2] == "app.engines.simulated"
+    simulated = command("A100", simulate=True)
+    assert simulated.program.module == "app.engines.simulated"
     for flag in ("--uds", "--model", "--served-model-name", "--max-lora-rank"):
-        assert value_of(simulated, flag) == value_of(command("A100").argv, flag)
+        assert value_of(simulated.arguments, flag) == value_of(command("A100").arguments, flag)

@@ -2,15 +2,16 @@
 
 import asyncio
 import signal
+import time
 from pathlib import Path
 
 import anyio
 import pytest
 
-from app.engines.engine import Engine, StartFailed, State, StillStarting
+from app.engines.engine import Engine, State, StillStarting
+from app.engines.failures import Crashed, StartFailed
 from app.errors import Unavailable
-from app.files.storage import Storage
-from tests.engines.running import engine_in, processes_of, python_with_a_child, write_adapter
+from tests.engines.running import engine_in, processes_of, python_with_a_child
 from tests.eventually import eventually
 
 pytestmark = pytest.mark.anyio
@@ -47,12 +48,18 @@ async def test_a_start_goes_on_when_those_who_wait_leave(tmp_path: Path) -> None
 
 
 async def test_who_cannot_wait_longer_is_told_to_come_again(tmp_path: Path) -> None:
-    async with engine_in(tmp_path) as engine:
+    async with engine_in(tmp_path, simulate_start_seconds=0.5) as engine:
+        engine.ensure_starting()
+        await eventually(lambda: engine.progress.stage == "loading_weights")
         with pytest.raises(StillStarting) as told:
             await engine.ensure_ready(within_seconds=0)
         assert told.value.headers["Retry-After"]
+        help_ = dict(told.value.troubleshooting or {})
+        assert 0 < help_.pop("elapsed_seconds") < 30
+        assert help_ == {"stage": "loading_weights", "progress": 0.2, "estimated_seconds": None}
         await ready(engine)
         assert engine.starts == 1
+        assert engine.estimated_seconds
 
 
 async def test_a_failed_start_shows_its_log_and_is_not_repeated_at_once(tmp_path: Path) -> None:
@@ -64,12 +71,12 @@ async def test_a_failed_start_shows_its_log_and_is_not_repeated_at_once(tmp_path
         assert any("CUDA out of memory" in line for line in (failure.troubleshooting or {})["log"])
         assert failure.headers["Retry-After"] == "2"
         assert (engine.state, processes_of(tmp_path), leftovers(tmp_path)) == (State.STOPPED, [], [])
-        log_written_at = engine.log_path.stat().st_mtime_ns
+        log_written_at = engine.log.path.stat().st_mtime_ns
         with pytest.raises(StartFailed):
             await ready(engine)
-        assert engine.log_path.stat().st_mtime_ns == log_written_at
+        assert engine.log.path.stat().st_mtime_ns == log_written_at
         engine._settings.simulate_faults.clear()
-        engine._retry_at = 0.0
+        engine._failures.retry_at = 0.0
         await ready(engine)
         assert engine.failure is None
 
@@ -97,6 +104,65 @@ async def test_a_crash_is_noticed_and_the_next_request_starts_it_again(tmp_path:
             _ = engine.client
         await ready(engine)
         assert engine.starts == 2
+
+
+async def test_a_crash_is_told_with_its_log_and_one_after_another_is_not_started_at_once(tmp_path: Path) -> None:
+    async with engine_in(tmp_path) as engine:
+        for n_crashes in (1, 2):
+            await ready(engine)
+            kill(engine)
+            await eventually(lambda: engine.state is State.STOPPED)
+            assert isinstance(engine.failure, Crashed)
+            assert "SIGKILL" in engine.failure.message
+            assert any("startup complete" in line for line in (engine.failure.troubleshooting or {})["log"])
+            assert engine.starts == n_crashes
+        with pytest.raises(Crashed):
+            await ready(engine)
+
+
+async def test_a_folder_that_cannot_be_written_is_a_failed_start_with_its_reason(tmp_path: Path) -> None:
+    async with engine_in(tmp_path) as engine:
+        (tmp_path / "engines").rmdir()
+        with pytest.raises(StartFailed, match="No such file"):
+            await ready(engine)
+        assert (engine.state, processes_of(tmp_path)) == (State.STOPPED, [])
+        (tmp_path / "engines").mkdir()
+        engine._failures.retry_at = 0.0
+        await ready(engine)
+
+
+async def test_silence_begins_with_the_first_who_waits(tmp_path: Path) -> None:
+    async with engine_in(tmp_path) as engine:
+        await ready(engine)
+        engine.last_heard = engine.last_used = time.monotonic() - 3600
+        engine.in_flight += 1
+        began = time.monotonic()
+        assert not engine.is_silent(began + 9, 10)
+        for _ in range(3):  # they give up without having had a byte, and come again
+            engine.in_flight -= 1
+            engine.last_used = time.monotonic()
+            engine.in_flight += 1
+        assert engine.is_silent(began + 10.1, 10)
+        engine.heard()
+        engine.in_flight -= 1
+        engine.last_used = time.monotonic()
+        engine.in_flight += 1
+        assert not engine.is_silent(time.monotonic() + 9.9, 10)
+
+
+async def test_one_that_hangs_is_known_at_the_limit_and_killed_without_a_grace(tmp_path: Path) -> None:
+    async with engine_in(tmp_path, engine_stop_seconds=60) as engine:
+        await ready(engine)
+        engine.in_flight += 1
+        kill(engine, signal.SIGSTOP)
+        began = time.monotonic()
+        while not await engine.hangs(2.0):
+            await asyncio.sleep(0.1)
+        assert 2.0 <= time.monotonic() - began < 3.0
+        with anyio.fail_after(5):
+            await engine.kill()
+        assert (engine.state, processes_of(tmp_path)) == (State.STOPPED, [])
+        assert isinstance(engine.failure, Crashed)
 
 
 async def test_a_stop_ends_the_whole_group(tmp_path: Path) -> None:
@@ -172,48 +238,11 @@ async def test_who_comes_while_it_stops_gets_the_next_start(tmp_path: Path) -> N
         assert (engine.starts, engine.is_ready) == (2, True)
 
 
-async def test_an_adapter_is_loaded_once_in_each_process(tmp_path: Path) -> None:
-    async with engine_in(tmp_path) as engine:
-        adapter = write_adapter(Storage(tmp_path))
-        for n_starts in (1, 2):
-            await ready(engine)
-            assert await engine.client.loaded_adapters() == set()
-            await asyncio.gather(*(engine.ensure_adapter(adapter) for _ in range(8)))
-            assert await engine.client.loaded_adapters() == {adapter.id}
-            assert engine.log_path.read_text().count("Loaded new LoRA adapter") == 1
-            assert await engine.client.answers(adapter.id, within_seconds=10)
-            assert engine.starts == n_starts
-            kill(engine)
-            await eventually(lambda: engine.state is State.STOPPED)
-
-
-async def test_an_adapter_that_is_refused_can_be_tried_again(tmp_path: Path) -> None:
-    async with engine_in(tmp_path) as engine:
-        await ready(engine)
-        adapter = write_adapter(Storage(tmp_path), rank=512)
-        with pytest.raises(Unavailable):
-            await engine.ensure_adapter(adapter)
-        good = '{"r": 8}'
-        (Storage(tmp_path).adapter(adapter.job_id, adapter.folder) / "adapter_config.json").write_text(good)
-        await engine.ensure_adapter(adapter)
-
-
-async def test_an_engine_that_dies_while_it_loads_an_adapter_is_unavailable(tmp_path: Path) -> None:
-    async with engine_in(tmp_path) as engine:
-        await ready(engine)
-        kill(engine, signal.SIGSTOP)
-        loading = asyncio.create_task(engine.ensure_adapter(write_adapter(Storage(tmp_path))))
-        await asyncio.sleep(0.1)
-        kill(engine)
-        with pytest.raises(Unavailable):
-            await loading
-
-
 async def test_the_logs_of_earlier_starts_are_kept(tmp_path: Path) -> None:
     async with engine_in(tmp_path, simulate_faults=["start_fails"]) as engine:
         for _ in range(4):
-            engine._retry_at = 0.0
+            engine._failures.retry_at = 0.0
             with pytest.raises(StartFailed):
                 await ready(engine)
-        kept = sorted(path.name for path in engine.log_path.parent.glob("*.log*"))
-        assert kept == [engine.log_path.name, f"{engine.log_path.name}.1", f"{engine.log_path.name}.2"]
+        kept = sorted(path.name for path in engine.log.path.parent.glob("*.log*"))
+        assert kept == [engine.log.path.name, f"{engine.log.path.name}.1", f"{engine.log.path.name}.2"]

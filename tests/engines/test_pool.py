@@ -2,9 +2,11 @@
 
 import asyncio
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,18 @@ from sqlalchemy import select, update
 
 from app.catalog.resolve import Target
 from app.catalog.spec import GpuChoice
-from app.devices import leases
+from app.devices import leases, wishes
 from app.devices.inventory import declared
-from app.engines.engine import Engine, StartFailed, State
-from app.engines.pool import Draining, EnginePool, NoCapacity
+from app.draining import Draining
+from app.engines.engine import Engine, State
+from app.engines.failures import StartFailed
+from app.engines.memory import DoesNotFit
+from app.engines.pool import EnginePool
+from app.engines.waiters import NoCapacity, QueueFull
 from app.files.storage import Storage
 from app.store.session import Store
-from app.store.tables import DeviceLease
+from app.store.tables import DeviceLease, DeviceWish
+from app.upkeep.loops import repeat
 from tests.engines.running import processes_of, simulating, write_adapter
 from tests.eventually import eventually
 from tests.rows import target
@@ -29,6 +36,7 @@ from tests.stores import SqliteStores
 pytestmark = pytest.mark.anyio
 
 CPU = GpuChoice(type="CPU", count=1)
+LOOK_SECONDS = 0.05
 A_LITTLE = 0.4  # seconds, of a wait that is not to end
 
 
@@ -44,10 +52,14 @@ async def store(sqlite_stores: SqliteStores) -> AsyncIterator[Store]:
 async def pool_on(
     store: Store, folder: Path, *, devices: Sequence[str] = ("CPU:2",), **changes: Any
 ) -> AsyncIterator[EnginePool]:
-    pool = EnginePool(simulating(folder, **changes), store, Storage(folder), declared(devices))
+    settings = simulating(folder, **{"settle_seconds": 0.0, **changes})
+    pool = EnginePool(settings, store, Storage(folder), declared(devices))
+    looking = asyncio.create_task(repeat("look", pool.look_at_devices, LOOK_SECONDS))
     try:
         yield pool
     finally:
+        looking.cancel()
+        await asyncio.wait([looking])
         await pool.drain(grace_seconds=0.1)
 
 
@@ -117,28 +129,141 @@ async def test_an_idle_engine_that_is_leased_while_it_is_to_be_evicted_stays(tmp
         await waiting
 
 
-async def test_an_idle_engine_that_is_leased_while_it_is_to_give_way_stays(tmp_path: Path, store: Store) -> None:
+async def wish(store: Store, gpu: str, *, since_seconds: float = 0.0, job: str = "ftjob-1") -> None:
+    """A worker of this host would take devices for a job."""
+    async with store.begin() as session:
+        await wishes.wish(session, socket.gethostname(), job, GpuChoice.parse(gpu), seconds=60)
+        await session.execute(update(DeviceWish).values(wished_at=DeviceWish.wished_at - since_seconds))
+
+
+async def withdraw(store: Store, job: str = "ftjob-1") -> None:
+    async with store.begin() as session:
+        await wishes.withdraw(session, socket.gethostname(), job)
+
+
+async def test_an_idle_engine_gives_way_to_a_job_and_comes_back_when_the_job_is_over(
+    tmp_path: Path, store: Store
+) -> None:
+    async with pool_on(store, tmp_path, devices=["CPU:1", "A100:1"]) as pool:
+        await use(pool, target("a"))
+        await use(pool, target("a", gpu="A100"))
+        await wish(store, "CPU")
+        await eventually(lambda: len(pool.engines) == 1)
+        waiting = asyncio.create_task(use(pool, target("b")))
+        assert await stays_waiting(waiting)  # the device is the job's, though it has not taken it yet
+        await withdraw(store)
+        await waiting
+        assert {str(engine.key.gpu) for engine in pool.engines} == {"CPU", "A100"}
+
+
+async def test_a_busy_engine_drains_for_a_job_that_has_waited_and_nothing_new_is_placed_on_it(
+    tmp_path: Path, store: Store
+) -> None:
+    async with pool_on(store, tmp_path, devices=["CPU:1"], drain_after_seconds=0.2) as pool:
+        released = asyncio.Event()
+        running = asyncio.create_task(hold(pool, target("a"), released))
+        await eventually(lambda: pool.engines and pool.engines[0].is_ready)
+        await wish(store, "CPU", since_seconds=1.0)
+        await eventually(lambda: pool._placer.giving_way)
+        late = asyncio.create_task(use(pool, target("a")))
+        assert await stays_waiting(late)
+        assert pool.engines[0].is_ready  # what runs goes on to its end
+        released.set()
+        await running
+        await eventually(lambda: not pool.engines)
+        await withdraw(store)
+        await late
+
+
+async def test_no_more_engines_drain_than_a_job_needs_and_they_go_on_when_it_is_gone(
+    tmp_path: Path, store: Store
+) -> None:
+    options: Any = {"devices": ["CPU:2"], "drain_after_seconds": 0.0}
+    async with pool_on(store, tmp_path, **options) as pool, pool.lease(target("a")), pool.lease(target("b")):
+        await wish(store, "CPU")
+        assert len(await eventually(lambda: pool._placer.giving_way)) == 1
+        await withdraw(store)
+        await eventually(lambda: not pool._placer.giving_way)
+        await asyncio.gather(use(pool, target("a")), use(pool, target("b")))
+
+
+async def test_a_model_that_is_never_idle_does_not_starve_another(tmp_path: Path, store: Store) -> None:
+    async with pool_on(store, tmp_path, devices=["CPU:1"], drain_after_seconds=0.3) as pool:
+        greedy = [asyncio.create_task(repeat("use", lambda: use(pool, target("a")), 0.0)) for _ in range(3)]
+        await eventually(lambda: pool.engines and pool.engines[0].is_ready)
+        await asyncio.wait_for(use(pool, target("b")), 10)
+        await asyncio.wait_for(use(pool, target("a")), 10)
+        for task in greedy:
+            task.cancel()
+        await asyncio.wait(greedy)
+
+
+async def test_organisations_take_turns_when_there_is_a_queue(tmp_path: Path, store: Store) -> None:
+    order: list[str] = []
+
+    async def ask(org_id: str, model: str) -> None:
+        async with pool.lease(target(model), org_id=org_id):
+            order.append(org_id)
+
+    async with pool_on(store, tmp_path, devices=["CPU:1"]) as pool:
+        async with pool.lease(target("a")):
+            many = [asyncio.create_task(ask("org_1", model)) for model in "bcbc"]
+            await asyncio.sleep(0)
+            one = asyncio.create_task(ask("org_2", "c"))
+            assert await stays_waiting(one)
+        await asyncio.gather(*many, one)
+    assert order.index("org_2") < 3
+
+
+async def test_a_queue_that_is_full_is_told_at_once_and_who_leaves_makes_room(tmp_path: Path, store: Store) -> None:
+    async with pool_on(store, tmp_path, devices=["CPU:1"], max_waiting=2) as pool:
+        async with pool.lease(target("a")):
+            waiting = [asyncio.create_task(use(pool, target(model))) for model in "bc"]
+            assert await stays_waiting(waiting[0])
+            with pytest.raises(QueueFull) as refused:
+                await use(pool, target("b"))
+            assert (refused.value.status_code, refused.value.code) == (429, "queue_full")
+            assert int(refused.value.headers["Retry-After"]) > 0
+            await use(pool, target("a"))  # who need not wait is not refused
+            waiting[0].cancel()
+            await asyncio.wait([waiting[0]])
+            late = asyncio.create_task(use(pool, target("b")))
+            assert await stays_waiting(late)
+        await asyncio.gather(waiting[1], late)
+
+
+async def test_who_leaves_in_the_moment_it_is_placed_keeps_nobody_busy(tmp_path: Path, store: Store) -> None:
     async with pool_on(store, tmp_path, devices=["CPU:1"]) as pool:
         await use(pool, target("a"))
-        giving_way = asyncio.create_task(pool.give_way(CPU))
-        await asyncio.sleep(0)
-        async with pool.lease(target("a")) as busy:
-            await giving_way
-            assert busy.is_ready
+        waiting = [asyncio.create_task(use(pool, target(model))) for model in "bcbcbc"]
+        await eventually(lambda: pool.find("test/b") or pool.find("test/c"))
+        for task in waiting:
+            task.cancel()
+        await asyncio.wait(waiting)
+        assert not any(engine.in_flight for engine in pool.engines)
+        await asyncio.wait_for(use(pool, target("a")), 10)
 
 
-async def test_engines_give_way_to_a_job_unless_they_are_busy_or_not_in_the_way(tmp_path: Path, store: Store) -> None:
-    async with pool_on(store, tmp_path, devices=["CPU:2", "A100:1"]) as pool:
-        await use(pool, target("a"))
-        await pool.give_way(CPU)
-        assert names(pool) == {"a"}  # the other slot is free
-        async with pool.lease(target("b")):
-            await pool.give_way(CPU)
-            assert names(pool) == {"b"}
-            await pool.give_way(GpuChoice(type="CPU", count=2))
-            await pool.give_way(GpuChoice(type="A100", count=1))
-            assert names(pool) == {"b"}
-        assert len(await holders(store)) == 1
+async def test_a_crowded_engine_gets_a_replica_where_a_device_is_free(tmp_path: Path, store: Store) -> None:
+    async with pool_on(store, tmp_path, devices=["CPU:2"], replica_in_flight=2, engine_idle_seconds=0.2) as pool:
+        released = asyncio.Event()
+        holding = [asyncio.create_task(hold(pool, target("a"), released)) for _ in range(2)]
+        await eventually(lambda: [e.is_ready for e in pool.engines] == [True, True])
+        holding += [asyncio.create_task(hold(pool, target("a"), released)) for _ in range(2)]
+        await eventually(lambda: sorted(e.in_flight for e in pool.engines) == [2, 2])
+        released.set()
+        await asyncio.gather(*holding)
+        await anyio.sleep(0.2)
+        await pool.look_after()
+        assert (names(pool), await holders(store)) == (set(), [])
+
+
+async def test_a_replica_takes_nothing_from_others(tmp_path: Path, store: Store) -> None:
+    async with pool_on(store, tmp_path, devices=["CPU:2"], replica_in_flight=1) as pool:
+        await use(pool, target("b"))
+        async with pool.lease(target("a")), pool.lease(target("a")):
+            await anyio.sleep(4 * LOOK_SECONDS)
+            assert names(pool) == {"a", "b"}
 
 
 async def test_a_device_that_a_job_holds_is_waited_for_within_the_budget(tmp_path: Path, store: Store) -> None:
@@ -160,6 +285,15 @@ async def test_more_devices_than_there_are_is_refused_at_once(tmp_path: Path, st
     async with pool_on(store, tmp_path) as pool:
         with pytest.raises(NoCapacity, match="CPU:3 is more than the 2"):
             await use(pool, target(gpu="CPU:3"))
+
+
+async def test_a_model_that_cannot_fit_is_refused_and_not_tried(tmp_path: Path, store: Store) -> None:
+    small = [replace(device, memory_bytes=1 << 30) for device in declared(["A100:1"])]
+    pool = EnginePool(simulating(tmp_path), store, Storage(tmp_path), small)
+    with pytest.raises(DoesNotFit, match=r"1\.86 GiB for its weights.* A100 has 0\.9 GiB"):
+        await use(pool, target(gpu="A100"))
+    assert (pool.engines, await holders(store)) == ([], [])
+    await pool.drain(grace_seconds=0.1)
 
 
 async def test_two_gateways_never_use_more_devices_than_there_are(tmp_path: Path, store: Store) -> None:
@@ -268,9 +402,9 @@ async def test_an_engine_whose_devices_are_somebody_elses_is_stopped(tmp_path: P
 async def test_an_engine_that_goes_twice_does_not_take_its_successor_along(tmp_path: Path, store: Store) -> None:
     async with pool_on(store, tmp_path) as pool:
         first = await use(pool, target())
-        await pool._retire(first)
+        await pool._fleet.retire(first)
         second = await use(pool, target())
-        await pool._retire(first)
+        await pool._fleet.retire(first)
         assert pool.engines == [second]
         assert second.is_ready
 

@@ -1,6 +1,7 @@
 """Warming a model up ahead of need."""
 
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 from httpx import AsyncClient
@@ -53,6 +54,35 @@ async def test_a_cold_model_becomes_warm_and_its_gpu_seconds_are_charged_once(
     assert charge.amount_micros == pytest.approx(-charge.gpu_seconds * 2.5e6 / 3600, abs=1)
     assert ok(await client.post(f"/api/warmup/{MODEL}", params={"gpu": "A100"}))["status"] == "already_warmed"
     assert len(await ledger_of(simulated, client, "warmup")) == 1
+
+
+async def test_a_start_tells_how_far_it_is_and_the_next_one_how_long_it_will_take(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    slow = {"LOAM_SIMULATE_START_SECONDS": "1"}
+    with running_server(tmp_path_factory.mktemp("slow"), "--simulate", **slow) as server:
+        async with AsyncClient(base_url=server.url, headers=server.new_org().headers, timeout=30) as client:
+
+            async def status() -> dict[str, Any]:
+                found: dict[str, Any] = ok(await client.get(f"/api/warmup/status/{MODEL}"))
+                return found
+
+            async def loading() -> dict[str, Any] | None:
+                found = await status()
+                return found if found["stage"] == "loading_weights" else None
+
+            async def warmed() -> dict[str, Any] | None:
+                found = await status()
+                return found if found["status"] == "warmed" else None
+
+            cold = await status()
+            assert (cold["stage"], cold["progress"], cold["estimated_seconds"]) == (None, None, None)
+            assert ok(await client.post(f"/api/warmup/{MODEL}"))["estimated_seconds"] is None
+            assert (await eventually(loading))["progress"] == 0.2
+            warm = await eventually(warmed)
+            assert (warm["stage"], warm["progress"]) == ("ready", 1)
+            assert 1 <= warm["estimated_seconds"] < 10
+            assert ok(await client.post(f"/api/warmup/{MODEL}"))["estimated_seconds"] == warm["estimated_seconds"]
 
 
 async def test_a_gpu_that_does_not_fit_is_refused(client: AsyncClient) -> None:

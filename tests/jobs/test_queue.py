@@ -311,8 +311,8 @@ async def test_what_a_job_used_adds_up_over_its_holders(store: Store) -> None:
     assert (await get_job(store, job_id)).gpu_seconds == 6.0
 
 
-async def test_engines_hear_of_every_job_that_waits_for_devices(store: Store) -> None:
-    """Also of one whose worker died: an engine that took its devices would keep them for good."""
+async def test_workers_hear_of_every_job_that_waits_for_devices(store: Store) -> None:
+    """Also of one whose worker died."""
     jobs: dict[str, dict[str, Any]] = {
         "CPU": {},
         "A100": {"status": Status.RUNNING, "lease_expires_at": 0.0},
@@ -325,7 +325,8 @@ async def test_engines_hear_of_every_job_that_waits_for_devices(store: Store) ->
         for position, (gpu, changes) in enumerate(jobs.items()):
             await make_job(session, org, gpu=gpu, created_at=float(position), **changes)
     async with store.read() as session:
-        assert await queue.gpus_waited_for(session) == [GpuChoice.parse("CPU"), GpuChoice.parse("A100")]
+        waiting = await queue.list_waiting(session)
+    assert [gpu for _, gpu in waiting] == [GpuChoice.parse("CPU"), GpuChoice.parse("A100")]
 
 
 async def test_a_fine_tune_is_named_after_its_base_suffix_and_job(store: Store) -> None:

@@ -10,7 +10,8 @@ from tests.servers import Server
 
 def engine_processes(server: Server) -> list[psutil.Process]:
     """Every process of every engine, the leaders first."""
-    leaders = [p for p in psutil.Process(server.process.pid).children() if "vllm" in _command(p)]
+    started = [p for p in psutil.Process(server.process.pid).children() if "vllm" in _command(p)]
+    leaders = [process for process in started if process.children()]  # a standby has none yet
     return leaders + [child for leader in leaders for child in leader.children(recursive=True)]
 
 

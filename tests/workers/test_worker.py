@@ -3,10 +3,12 @@
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,10 @@ import pytest
 from sqlalchemy import func, select
 
 from app.catalog.load import load_catalog
+from app.catalog.spec import GpuChoice
 from app.devices import leases
-from app.devices.inventory import declared
+from app.devices.inventory import Use, declared
+from app.devices.wishes import Wish, list_wishes
 from app.files.storage import Storage
 from app.jobs import queue
 from app.jobs.events import list_after
@@ -26,10 +30,10 @@ from app.settings import ROOT, Settings
 from app.store.session import Store
 from app.store.tables import Checkpoint, DeviceLease, Job, JobEvent
 from tests.eventually import eventually
-from tests.rows import chat_rows, make_file, make_job, make_org, write_jsonl
+from tests.rows import CATALOG, chat_rows, make_file, make_job, make_org, write_jsonl
 from tests.stores import PostgresStores
 from workers.metrics import tell
-from workers.worker import claim_next, runnable
+from workers.worker import claim_next, share_out
 
 pytestmark = pytest.mark.anyio
 
@@ -184,10 +188,56 @@ async def test_a_claim_takes_the_job_and_its_devices_or_neither(tmp_path: Path, 
     assert claimed[0].id == second
 
 
-def test_what_can_run_are_the_free_devices_in_every_count() -> None:
+@pytest.mark.parametrize(
+    ("waiting", "held", "claimable", "wished"),
+    [
+        ("A100 A100:2 CPU", "", "A100 A100:2 CPU", ""),
+        ("A100:3 A100 CPU", "A100/0", "CPU", "A100:2"),  # the younger does not overtake; one is training's anyway
+        ("A100 A100:2 A100", "A100/0 A100/2", "A100", "A100:2"),
+        ("A100:4 A100", "A100/0", "A100", ""),  # four are not here: that job is another host's
+        ("A100 CPU A100 CPU", "A100/0 A100/1 A100/2 CPU/0", "", "A100 CPU"),  # one of each type is wished for
+        ("H100", "", "", ""),
+    ],
+)
+def test_the_oldest_job_of_each_gpu_type_comes_first(waiting: str, held: str, claimable: str, wished: str) -> None:
+    jobs = [(f"ftjob-{n}", GpuChoice.parse(gpu)) for n, gpu in enumerate(waiting.split())]
     devices = declared(["A100:3", "CPU"])
-    assert runnable(devices, set()) == ["A100", "A100:2", "A100:3", "CPU"]
-    assert runnable(devices, {devices[0].name, devices[3].name}) == ["A100", "A100:2"]
+    devices[2] = replace(devices[2], use=Use.TRAINING)
+    can, would = share_out(jobs, devices, {f"{devices[0].host}/{name}" for name in held.split()})
+    assert (" ".join(can), " ".join(str(gpu) for gpu in would.values())) == (claimable, wished)
+
+
+async def test_a_worker_that_lacks_devices_wishes_for_them_until_it_has_them(
+    tmp_path: Path, store: Store, store_url: str
+) -> None:
+    settings, devices = settings_for(tmp_path, store_url), declared(["CPU:1"])
+    async with store.begin() as session:
+        assert await leases.acquire(session, devices, GpuChoice.parse("CPU"), "engine_1", seconds=60)
+    job_id = await queue_job(store, settings)
+    for _ in range(2):
+        assert await claim_next(settings, store, devices) is None
+        assert [wish.holder for wish in await wishes_of(store)] == [job_id]
+    async with store.begin() as session:
+        await leases.release(session, "engine_1")
+    assert await claim_next(settings, store, devices)
+    assert await wishes_of(store) == []
+
+
+async def test_nobody_wishes_for_a_job_that_is_cancelled(tmp_path: Path, store: Store, store_url: str) -> None:
+    settings, devices = settings_for(tmp_path, store_url), declared(["CPU:1"])
+    async with store.begin() as session:
+        assert await leases.acquire(session, devices, GpuChoice.parse("CPU"), "engine_1", seconds=60)
+    job_id = await queue_job(store, settings)
+    await claim_next(settings, store, devices)
+    async with store.begin() as session:
+        await queue.cancel(session, CATALOG, await session.get_one(Job, job_id))
+    await claim_next(settings, store, devices)
+    assert await wishes_of(store) == []
+
+
+async def wishes_of(store: Store) -> list[Wish]:
+    async with store.read() as session:
+        return await list_wishes(session, socket.gethostname())
 
 
 async def test_a_job_that_goes_back_is_not_begun_again_while_its_earlier_recipe_has_devices(

@@ -1,0 +1,47 @@
+"""Who would use devices now, were they free: a worker writes it down for a job, and engines of its host give way."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.catalog.spec import GpuChoice
+from app.store.base import db_now
+from app.store.session import insert_if_absent
+from app.store.tables import DeviceWish
+
+
+@dataclass(frozen=True)
+class Wish:
+    holder: str
+    gpu: GpuChoice
+    waited_seconds: float
+
+
+async def wish(session: AsyncSession, host: str, holder: str, gpu: GpuChoice, *, seconds: float) -> None:
+    """For `seconds` from now; it counts from its first time, as long as it is repeated and for the same devices."""
+    mine = (DeviceWish.holder == holder, DeviceWish.host == host)
+    await session.execute(
+        delete(DeviceWish).where(*mine, (DeviceWish.expires_at < db_now()) | (DeviceWish.gpu != str(gpu)))
+    )
+    row = {"holder": holder, "host": host, "gpu": str(gpu), "wished_at": db_now(), "expires_at": db_now() + seconds}
+    await session.execute(insert_if_absent(session, DeviceWish).values(row))
+    await session.execute(update(DeviceWish).where(*mine).values(expires_at=db_now() + seconds))
+
+
+async def withdraw(session: AsyncSession, host: str, holder: str) -> None:
+    await session.execute(delete(DeviceWish).where(DeviceWish.host == host, DeviceWish.holder == holder))
+
+
+async def withdraw_others(session: AsyncSession, host: str, waiting: Collection[str]) -> None:
+    """What was wished on this host for any but these."""
+    await session.execute(delete(DeviceWish).where(DeviceWish.host == host, DeviceWish.holder.not_in(waiting)))
+
+
+async def list_wishes(session: AsyncSession, host: str) -> list[Wish]:
+    """The oldest first."""
+    rows = select(DeviceWish.holder, DeviceWish.gpu, db_now() - DeviceWish.wished_at)
+    rows = rows.where(DeviceWish.host == host, DeviceWish.expires_at >= db_now())
+    found = await session.execute(rows.order_by(DeviceWish.wished_at, DeviceWish.holder))
+    return [Wish(holder, GpuChoice.parse(gpu), waited_seconds) for holder, gpu, waited_seconds in found]

@@ -1,0 +1,49 @@
+"""Placement under random traffic: no device is used twice, no busy engine goes, and everybody gets an answer."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.catalog.spec import GpuChoice
+from tests.engines.world import Waiting, World
+
+PINNED = "p"
+GPUS = st.sampled_from([GpuChoice.parse(text) for text in ("A100", "A100", "A100:2", "A100:3", "CPU", "A100:8")])
+REQUESTS = st.tuples(st.sampled_from(["org_1", "org_2", "org_3"]), st.sampled_from("abcd"), GPUS, st.integers(1, 20))
+JOBS = st.tuples(st.just(""), st.none(), GPUS, st.integers(1, 60))
+TICKS = st.integers(1, 40)
+LEAVES = st.just("leave")
+TRAFFIC = st.lists(st.one_of(REQUESTS, REQUESTS, JOBS, TICKS, LEAVES), max_size=40)
+LONG_SECONDS = 3000
+
+
+@settings(max_examples=150, deadline=None)
+@given(TRAFFIC)
+def test_everybody_gets_an_answer_however_busy_the_engines_are_kept(traffic: list[object]) -> None:
+    """The world itself checks that each decision could be carried out."""
+    world = World(PINNED)
+    world.ask("org_1", PINNED, GpuChoice.parse("A100"), 1)
+    asked: list[Waiting] = []
+    for one in traffic:
+        match one:
+            case int(seconds):
+                pass_time(world, seconds)
+            case "leave":
+                for waiting in list(world.queue)[:1]:
+                    world.leave(waiting)
+            case (str(org_id), str() | None as model_id, GpuChoice() as gpu, int(seconds)):
+                asked.append(world.ask(org_id, model_id, gpu, seconds))
+    for _ in range(LONG_SECONDS):
+        if all(one.answer for one in asked):
+            break
+        pass_time(world, 1)
+    assert [one for one in asked if not one.answer] == []
+    assert any(engine.model_id == PINNED for engine in world.engines.values())
+
+
+def pass_time(world: World, seconds: int) -> None:
+    """While somebody else keeps each engine that runs as busy as it can be, and it never comes to rest."""
+    for _ in range(seconds):
+        for engine in list(world.engines.values()):
+            if engine.gone_at is None and engine.model_id != PINNED:
+                world.ask("org_greedy", engine.model_id, engine.gpu, 5)
+        world.tick()
