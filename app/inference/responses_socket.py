@@ -127,7 +127,9 @@ class Socket:
     async def _answer(self) -> None:
         while self._goodbye is None:
             frame = await self._waiting.get()
-            if frame is not None:
+            if self._connection.app.state.draining:
+                self._goodbye = self._goodbye or SHUTTING_DOWN
+            elif frame is not None:
                 self._waiting_bytes -= len(frame)
                 await self._take_turn(frame)
         if self._goodbye.error:
