@@ -15,6 +15,7 @@ COPY app app
 COPY workers workers
 COPY migrations migrations
 COPY demo demo
+COPY loam_vllm loam_vllm
 
 FROM install
 RUN useradd --create-home --uid 10001 loam && mkdir -p /data && chown loam /data

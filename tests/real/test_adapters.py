@@ -1,4 +1,4 @@
-"""Many adapters of one base on the real engine: each request is answered by its own."""
+"""Many adapters of one base on the real engine, and the base: each request is answered by its own."""
 
 import asyncio
 import random
@@ -46,7 +46,7 @@ def write_random_adapter(storage: Storage, seed: int) -> AdapterRef:
     return AdapterRef(job_id.replace("ftjob-", "adapter_"), job_id, "adapter")
 
 
-async def ask(pool: EnginePool, adapter: AdapterRef) -> str:
+async def ask(pool: EnginePool, adapter: AdapterRef | None) -> str:
     target = Target(DEMO, adapter, GpuChoice.parse("CPU"))
     body: Any = {"messages": [{"role": "user", "content": "What is the capital of France?"}]}
     body |= {"model": target.engine_name, "temperature": 0, "max_tokens": 8}
@@ -57,11 +57,13 @@ async def ask(pool: EnginePool, adapter: AdapterRef) -> str:
     return text
 
 
-async def test_more_adapters_than_slots_answer_each_for_itself(tmp_path: Path, sqlite_stores: SqliteStores) -> None:
+async def test_more_adapters_than_slots_and_their_base_answer_each_for_itself(
+    tmp_path: Path, sqlite_stores: SqliteStores
+) -> None:
     store, storage = Store(sqlite_stores.new_url()), Storage(tmp_path)
     settings = Settings(data_dir=tmp_path, max_loras=2, max_cpu_loras=3)
     pool = EnginePool(settings, store, storage, declared(["CPU:1"]))
-    adapters = [write_random_adapter(storage, seed) for seed in range(6)]
+    adapters = [None, *(write_random_adapter(storage, seed) for seed in range(6))]
     try:
         expected = [await ask(pool, adapter) for adapter in adapters]
         assert len(set(expected)) == len(adapters)
