@@ -9,7 +9,8 @@ WORKDIR /opt/loam
 COPY pyproject.toml README.md models.yaml Makefile ./
 COPY scripts scripts
 # The long install first, over empty packages: it is kept when only the source changes.
-RUN mkdir -p app workers migrations demo && touch app/__init__.py workers/__init__.py migrations/__init__.py demo/__init__.py \
+RUN mkdir -p app workers migrations demo loam_vllm && touch app/__init__.py workers/__init__.py migrations/__init__.py \
+       demo/__init__.py loam_vllm/__init__.py \
     && scripts/install.sh /opt/loam/.venv ${ENGINE}
 COPY app app
 COPY workers workers
