@@ -1,7 +1,6 @@
 """The short way of a chat completion: below ASGI and without a task, when nothing about it has to be waited for."""
 
 from collections.abc import Callable
-from contextlib import suppress
 
 from starlette.datastructures import State
 from starlette.types import Scope
@@ -32,9 +31,10 @@ def begin_at_once(
     Whoever gets None lets the application answer, which looks again, waits, and says what is wrong. So does
     `otherwise`, called when the engine hung up before it had heard the request.
     """
-    with suppress(Exception):  # a bug too is the application's to tell
+    try:
         return _begin(state, scope, org_id, raw, outlet, otherwise)
-    return None
+    except Exception:  # noqa: BLE001 - a bug too is the application's to tell, which will find it again
+        return None
 
 
 def _begin(
