@@ -39,6 +39,7 @@ class Reply:
     def _head(self, status: int, headers: Sequence[Header]) -> bytes:
         cycle = self._cycle
         cycle.response_started = True
+        cycle.body.clear()  # nobody asks for it again, and a stream may last
         lines = [b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers)]
         closing = b"" if cycle.keep_alive else b"connection: close\r\n"
         return b"".join([STATUS_LINE[status], *lines, closing, b"\r\n"])

@@ -40,7 +40,8 @@ def begin_at_once(
 def _begin(
     state: State, scope: Scope, org_id: str, raw: bytes, outlet: Outlet, otherwise: Callable[[], None]
 ) -> Passage | None:
-    if scope["query_string"] or header_of(scope, b"content-encoding"):
+    is_encoded = header_of(scope, b"content-encoding") is not None
+    if scope["query_string"] or is_encoded or len(raw) > state.settings.max_body_bytes:
         return None
     body = parse_json(raw)
     asked = parse(body)
@@ -50,7 +51,7 @@ def _begin(
     check_takes_tools(target.model, asked.tools, asked.tool_choice)
     request_id = new_id("req")
     relay = relay_for(state, target, org_id, request_id)
-    headers = [(b"x-gpu-type", str(target.gpu).encode()), *marks(request_id, simulated=state.settings.simulate)]
+    headers = marks(request_id, simulated=state.settings.simulate)
     request, answer = chat_request(relay.body(asked)), chat_answer(asked, target)
     if engine := state.pool.lease_now(target):
         passage = Passage(relay, engine, answer, streams=asked.streams)
