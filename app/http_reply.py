@@ -36,9 +36,13 @@ class Reply:
     def end(self, data: bytes) -> None:
         self._finish(b"%x\r\n%b\r\n" % (len(data), data) + LAST_CHUNK)
 
+    def cut(self) -> None:
+        self._cycle.transport.abort()
+
     def _head(self, status: int, headers: Sequence[Header]) -> bytes:
         cycle = self._cycle
         cycle.response_started = True
+        cycle.body.clear()  # nobody asks for it again, and a stream may last
         lines = [b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers)]
         closing = b"" if cycle.keep_alive else b"connection: close\r\n"
         return b"".join([STATUS_LINE[status], *lines, closing, b"\r\n"])

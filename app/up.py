@@ -181,7 +181,8 @@ class Server(uvicorn.Server):
 def announce(settings: Settings, first_key: str | None) -> None:
     """Where it is, and on the first start the key that is never shown again."""
     console = Console(soft_wrap=True, highlight=False)
-    url = f"http://{settings.host}:{settings.port}"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    url = f"http://{host}:{settings.port}"
     simulated = " [yellow](simulated engines)[/yellow]" if settings.simulate else ""
     console.print(f"[bold]Loam[/bold] is up on [bold]{url}[/bold]{simulated}; the API is described at {url}/docs")
     if first_key is None:

@@ -63,14 +63,14 @@ class Charges:
             batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
             await self._commit([entry for entry, _ in batch])
             for _, then in batch:
-                then()
+                _call(then)
         self._writing = None
 
     async def _commit(self, entries: Sequence[Entry]) -> None:
-        """An entry that the database will never take must not hold up the others."""
+        """An entry that cannot be written, whatever the reason, must not hold up the others."""
         try:
             await self._commit_together(entries)
-        except (IntegrityError, DataError) as error:
+        except Exception as error:
             if len(entries) == 1:
                 log.error("charge refused by the database", entry=asdict(entries[0]), exc_info=error)
                 return
@@ -87,3 +87,11 @@ class Charges:
                     await append_all(self._store, entries)
         except RetryError as error:
             log.error("charges could not be written", entries=[asdict(entry) for entry in entries], exc_info=error)
+
+
+def _call(then: Callable[[], object]) -> None:
+    """What fails in it is its own affair: all charges to come wait for who calls."""
+    try:
+        then()
+    except Exception as error:
+        log.error("unhandled error", exc_info=error)

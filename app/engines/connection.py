@@ -125,6 +125,7 @@ class EngineConnection(asyncio.Protocol):
             self._transport.abort()
         elif self._early:
             self._transport.write(self._early)
+        self._early = b""
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.fail(ConnectionBroken(str(exc or "the engine closed the connection")))
@@ -144,6 +145,7 @@ class EngineConnection(asyncio.Protocol):
             self._pieces.clear()
             self._listener.on_data(body)
         if self._is_complete and self._listener:  # who listens may have had enough
+            self.resume()  # it was paused for this answer, and is another's next
             listener, self._listener = self._listener, None  # from here on it may be asked again
             listener.on_end()
 

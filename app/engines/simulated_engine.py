@@ -33,6 +33,7 @@ from app.engines.simulated_wire import (
     completion,
     event,
     first_chunk,
+    is_told,
     model_card,
     token_chunk,
     usage_chunk,
@@ -95,7 +96,7 @@ class SimulatedEngine:
         try:
             async for nth in self.ticks(exchange.request, answers):
                 for each in answers:
-                    if nth <= len(each.tokens):
+                    if is_told(exchange.request, each, nth):
                         yield event(token_chunk(exchange, each, nth))
             if exchange.request.include_usage:
                 yield event(usage_chunk(exchange, answers))

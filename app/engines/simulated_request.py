@@ -43,6 +43,7 @@ class ChatRequest:
     stream: bool = False
     include_usage: bool = False
     continuous_usage: bool = False
+    stream_interval: int = 1
     cache_salt: str = ""
     question: str = ""
     directives: Mapping[str, float | None] = field(default_factory=dict)
@@ -122,6 +123,7 @@ def parse_chat(body: Json, max_model_len: int, faults: Mapping[str, float | None
         stream=bool(body.get("stream")),
         include_usage=include_usage,
         continuous_usage=include_usage and bool(stream_options.get("continuous_usage_stats")),
+        stream_interval=whole_number(body, "stream_interval", default=1, least=1),
         cache_salt=str(body.get("cache_salt") or ""),
         question=question_of(messages),
         directives={**faults, **directives_of(question_of(messages))},

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import orjson
 
-from app.engines.simulated_answers import Answer, Token, logprob_of
+from app.engines.simulated_answers import Answer, Token, ToolCall, logprob_of
 from app.engines.simulated_request import ChatRequest
 
 Json = dict[str, Any]
@@ -125,36 +125,51 @@ def first_chunk(exchange: Exchange, index: int) -> Json:
     return {**body, "prompt_token_ids": None, "prompt_text": None}
 
 
+def is_told(request: ChatRequest, answer: Answer, nth: int) -> bool:
+    """The first token at once, then some at a time, and at the end the rest."""
+    return nth == len(answer.tokens) or (nth < len(answer.tokens) and nth % request.stream_interval == 0)
+
+
 def token_chunk(exchange: Exchange, answer: Answer, nth: int) -> Json:
-    """The chunk of an answer's token `nth`; the one past the last carries the reason why it ended."""
+    """The chunk of an answer's tokens up to `nth`; the one past the last carries the reason why it ended."""
     is_end = nth >= len(answer.tokens)
+    interval = exchange.request.stream_interval
+    first, so_far = max(0, (nth - 1) // interval * interval + 1), min(nth + 1, len(answer.tokens))
+    tokens = answer.tokens[first:so_far]
     body = chunk(
         exchange,
         {
             "index": answer.index,
-            "delta": {} if is_end and answer.call else {"content": ""} if is_end else delta(answer, nth),
-            "logprobs": None if is_end else logprobs(exchange.request, answer.index, [answer.tokens[nth]]),
+            "delta": delta(answer, first, tokens),
+            "logprobs": logprobs(exchange.request, answer.index, tokens) if tokens else None,
             "finish_reason": answer.finish_reason if is_end else None,
             **({"stop_reason": answer.stop_reason} if is_end else {}),
             "token_ids": None,
         },
     )
     if exchange.request.continuous_usage:
-        so_far = min(nth + 1, len(answer.tokens))
         body["usage"] = usage(exchange, so_far, min(so_far, answer.reasoning_tokens))  # thoughts come first
     if is_end and not exchange.request.include_usage:
         body["system_fingerprint"] = FINGERPRINT
     return body
 
 
-def delta(answer: Answer, nth: int) -> Json:
-    token = answer.tokens[nth]
-    if token.part != "tool" or answer.call is None:
-        return {token.part: token.text}
-    if nth and answer.tokens[nth - 1].part == "tool":
-        return {"tool_calls": [{"index": 0, "function": {"arguments": token.text}}]}
-    function = {"name": answer.call.name, "arguments": token.text}
-    return {"tool_calls": [{"id": answer.call.id, "type": "function", "index": 0, "function": function}]}
+def delta(answer: Answer, first: int, tokens: list[Token]) -> Json:
+    """What these tokens, of which the `first` is the answer's, say."""
+    told: Json = {}
+    for token in tokens:
+        told[token.part] = told.get(token.part, "") + token.text
+    if (arguments := told.pop("tool", None)) is not None:
+        is_new = not first or answer.tokens[first - 1].part != "tool"
+        told["tool_calls"] = [call_delta(answer.call, arguments, is_new=is_new)]
+    return told or ({} if answer.call else {"content": ""})
+
+
+def call_delta(call: ToolCall | None, arguments: str, *, is_new: bool) -> Json:
+    if call is None or not is_new:
+        return {"index": 0, "function": {"arguments": arguments}}
+    function = {"name": call.name, "arguments": arguments}
+    return {"id": call.id, "type": "function", "index": 0, "function": function}
 
 
 def usage_chunk(exchange: Exchange, answers: list[Answer]) -> Json:

@@ -47,6 +47,8 @@ class ChatProtocol(HttpToolsProtocol):
         is_chat = scope["path"] in self.paths and scope["method"] == "POST" and scope["http_version"] == "1.1"
         if not is_chat or cycle.waiting_for_100_continue or not cycle.more_body:
             return None
+        if self.flow.write_paused:  # by an answer before: only who waits may write more
+            return None
         key = known_key(self.state, scope)
         return _Held(cycle, app, key.org_id) if key else None
 
@@ -78,7 +80,13 @@ class ChatProtocol(HttpToolsProtocol):
         self._held = None
         super().on_response_complete()
 
-    # what the client does meanwhile
+    # what happens meanwhile
+
+    def shutdown(self) -> None:
+        """uvicorn cancels the tasks that are left after the grace; a passage is none, and goes with its connection."""
+        super().shutdown()
+        if self._held:
+            self.loop.call_later(self.config.timeout_graceful_shutdown or 0, self.transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)

@@ -5,6 +5,7 @@ import structlog
 
 from app.catalog.resolve import Target
 from app.engines.connection import ConnectionBroken, EngineSilent
+from app.error_handlers import as_api_error
 from app.errors import APIError, BadRequest, Unavailable
 from app.inference.chunks import EngineError
 
@@ -35,6 +36,11 @@ def lost(target: Target, error: ConnectionBroken | EngineSilent) -> EngineLost:
 
 def broken_off() -> EngineLost:
     return EngineLost("The engine's answer broke off; try again.")
+
+
+def failure(error: Exception) -> APIError:
+    """Whatever went wrong with an answer; what nobody foresaw is logged as a bug."""
+    return refused_in_stream(error) if isinstance(error, EngineError) else as_api_error(error)
 
 
 def refused_in_stream(error: EngineError) -> APIError:

@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import orjson
+from structlog.contextvars import bound_contextvars
 
 from app import sse
 from app.billing.prices import Usage
@@ -12,8 +14,7 @@ from app.engines.connection import OK, ConnectionBroken, EngineSilent
 from app.engines.pool import Leased
 from app.errors import APIError
 from app.inference.chat_answer import ChatAnswer
-from app.inference.chunks import EngineError
-from app.inference.engine_errors import broken_off, lost, refusal, refused_in_stream
+from app.inference.engine_errors import broken_off, failure, lost, refusal
 from app.inference.relay import LAST_WORD_SECONDS, Relay
 
 Headers = list[tuple[bytes, bytes]]
@@ -36,6 +37,9 @@ class Outlet(Protocol):
 
     def end(self, data: bytes) -> None: ...
 
+    def cut(self) -> None:
+        """Hang up."""
+
 
 class Passage:
     """Listens to the engine and writes to the client; however it ends, the engine is given back and all is charged.
@@ -52,14 +56,17 @@ class Passage:
         self._connection, self._was_kept = self._client.take()
         self._answer = answer
         self._streams = streams
+        self._gpu = str(relay.target.gpu).encode()
         self._outlet: Outlet
         self._headers: Headers
         self._retry: Callable[[], None]
         self._status = 0
         self._refusal = b""
         self._has_client = True
+        self._has_engine = True
         self._is_quiet = True
         self._timer: asyncio.TimerHandle | None = None
+        self._stall: asyncio.TimerHandle | None = None
 
     def begin(self, request: bytes, outlet: Outlet, headers: Headers, retry: Callable[[], None]) -> None:
         """`headers` go with any answer. `retry`: the engine was just closing the connection that we had kept."""
@@ -68,23 +75,32 @@ class Passage:
         if self._streams:
             self._arm(self._relay.settings.keep_alive_seconds, self._keep_alive)
 
-    # the client
+    # the client, who may come and go while the charge is written too
 
     def on_client_gone(self) -> None:
         """Charged is what was generated; an engine that tells of its tokens some at a time may say one more word."""
         self._has_client = False
+        self._disarm()
+        if not self._has_engine:
+            return
         if self._streams or self._status != OK:
             self._leave()
         else:
             self._arm(LAST_WORD_SECONDS, self._leave)
 
     def on_client_slow(self) -> None:
-        self._connection.pause()
+        """One that takes nothing for as long as an engine may be silent would hold the engine for ever."""
+        if self._has_engine:
+            self._connection.pause()
+            limit_seconds = self._relay.settings.stream_silence_seconds
+            self._stall = asyncio.get_running_loop().call_later(limit_seconds, self._outlet.cut)
 
     def on_client_ready(self) -> None:
-        self._connection.resume()
+        self._end_stall()
+        if self._has_engine:
+            self._connection.resume()
 
-    # the engine
+    # the engine; whatever goes wrong here, a bug too, is told to the client, since nobody above would
 
     def on_status(self, status: int) -> None:
         self._status = status
@@ -96,8 +112,8 @@ class Passage:
             return
         try:
             events = self._answer.feed(data)
-        except EngineError as error:
-            self._fail(refused_in_stream(error))
+        except Exception as error:  # noqa: BLE001
+            self._fail(partial(failure, error))
             return
         if not self._has_client:
             self._leave()
@@ -106,45 +122,57 @@ class Passage:
 
     def on_end(self) -> None:
         if self._status != OK:
-            self._fail(refusal(self._status, self._refusal))
+            self._fail(partial(refusal, self._status, self._refusal))
             return
         try:
-            is_done = self._answer.is_done
-        except EngineError as error:
-            self._fail(refused_in_stream(error))
-            return
-        if not is_done:
-            self._fail(broken_off())
+            last, usage = self._last(), self._answer.usage
+        except Exception as error:  # noqa: BLE001
+            self._fail(partial(failure, error))
             return
         self._release()
-        self._charge(self._finish)
+        self._charge(usage, partial(self._finish, last))
 
     def on_failure(self, error: ConnectionBroken | EngineSilent) -> None:
         is_unheard = self._was_kept and not (self._status or self._outlet.has_begun)
-        if is_unheard and self._has_client and isinstance(error, ConnectionBroken):
+        if not self._has_client:  # what it was told until it left is still its to pay
+            self._disarm()
+            self._leave()
+        elif is_unheard and isinstance(error, ConnectionBroken):
+            self._disarm()
             self._release()
             self._retry()
         else:
-            self._fail(lost(self._relay.target, error))
+            self._fail(partial(lost, self._relay.target, error))
+
+    def _last(self) -> bytes:
+        """Raises EngineError, EngineLost."""
+        if not self._answer.is_done:
+            raise broken_off()
+        return self._answer.last()
 
     # ends
 
-    def _finish(self) -> None:
+    def _finish(self, last: bytes) -> None:
+        self._disarm()
         if not self._has_client:
             return
         if self._streams:
             self._begin_stream()
-            self._outlet.end(self._answer.last())
+            self._outlet.end(last)
         else:
-            self._outlet.whole(200, [*self._headers, JSON], self._answer.last())
+            self._outlet.whole(200, [(b"x-gpu-type", self._gpu), *self._headers, JSON], last)
 
     def _leave(self) -> None:
         self._release()
-        self._charge(lambda: None)
+        self._charge(self._answer.usage, lambda: None)
 
-    def _fail(self, error: APIError) -> None:
+    def _fail(self, tell: Callable[[], APIError]) -> None:
         """Nothing is charged."""
+        self._disarm()
         self._release()
+        # Who calls us back is a connection that others have used: its log lines would be theirs.
+        with bound_contextvars(request=self._relay.request_id):
+            error = tell()
         if not self._has_client:
             return
         if self._outlet.has_begun:
@@ -154,13 +182,13 @@ class Passage:
             self._outlet.whole(error.status_code, [*self._headers, *more, JSON], orjson.dumps(error.body()))
 
     def _release(self) -> None:
-        if self._timer:
-            self._timer.cancel()
+        """From here on the connection is another's."""
+        self._has_engine = False
+        self._end_stall()
         self._client.give_back(self._connection)
         self._leased.release()
 
-    def _charge(self, then: Callable[[], None]) -> None:
-        usage = self._answer.usage
+    def _charge(self, usage: Usage, then: Callable[[], None]) -> None:
         if usage == Usage():
             then()
         else:
@@ -175,7 +203,7 @@ class Passage:
 
     def _begin_stream(self) -> None:
         if not self._outlet.has_begun:
-            self._outlet.begin(200, [*EVENTS, *self._headers])
+            self._outlet.begin(200, [*EVENTS, (b"x-gpu-type", self._gpu), *self._headers])
 
     def _keep_alive(self) -> None:
         if self._is_quiet:
@@ -184,6 +212,12 @@ class Passage:
         self._arm(self._relay.settings.keep_alive_seconds, self._keep_alive)
 
     def _arm(self, seconds: float, then: Callable[[], None]) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, then)
+
+    def _disarm(self) -> None:
         if self._timer:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(seconds, then)
+
+    def _end_stall(self) -> None:
+        if self._stall:
+            self._stall.cancel()

@@ -40,7 +40,9 @@ def begin_at_once(
 def _begin(
     state: State, scope: Scope, org_id: str, raw: bytes, outlet: Outlet, otherwise: Callable[[], None]
 ) -> Passage | None:
-    if state.draining or scope["query_string"] or header_of(scope, b"content-encoding"):
+    is_encoded = header_of(scope, b"content-encoding") is not None
+    is_refused = is_encoded or len(raw) > state.settings.max_body_bytes
+    if state.draining or is_refused or scope["query_string"]:
         return None
     body = parse_json(raw)
     asked = parse(body)
@@ -50,7 +52,7 @@ def _begin(
     check_takes_tools(target.model, asked.tools, asked.tool_choice)
     request_id = new_id("req")
     relay = relay_for(state, target, org_id, request_id)
-    headers = [(b"x-gpu-type", str(target.gpu).encode()), *marks(request_id, simulated=state.settings.simulate)]
+    headers = marks(request_id, simulated=state.settings.simulate)
     asking = relay.body(asked)
     request, answer = chat_request(asking), chat_answer(asked, target)
     if leased := state.pool.lease_now(target, body=asking):

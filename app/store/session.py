@@ -87,7 +87,12 @@ def _configure_sqlite(connection: Any, record: Any) -> None:
     cursor.close()
 
 
-@retry(retry=retry_if_exception_type(sqlite3.OperationalError), stop=stop_after_delay(30), wait=wait_random(0, 0.05))
+@retry(
+    retry=retry_if_exception_type(sqlite3.OperationalError),
+    stop=stop_after_delay(30),
+    wait=wait_random(0, 0.05),
+    reraise=True,
+)
 def _use_wal(cursor: Any) -> None:
     """Those who make a new file together get in each other's way, and SQLite does not let them wait in turn."""
     cursor.execute("PRAGMA busy_timeout=100")

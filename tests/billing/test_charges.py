@@ -44,3 +44,16 @@ async def test_a_charge_waits_for_a_database_that_is_away(tmp_path: Path, store:
     await recording
     async with store.read() as session:
         assert await balance_micros(session, org) == -5
+
+
+async def test_what_fails_after_one_charge_holds_up_no_other(store: Store) -> None:
+    org, charges = await new_org(store), Charges(store, Funds(store, cache_seconds=2))
+
+    def fail() -> None:
+        raise LookupError
+
+    charges.submit(entry(org, "a", -5), fail)
+    async with asyncio.timeout(10):
+        await charges.record(entry(org, "c", -7))
+        await charges.record(entry(org, "d", -1))
+    assert await balance(store, org) == -13
