@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 ENGINE ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
 STAMP  := $(VENV)/.installed-$(ENGINE)
 
-.PHONY: help install demo run simulate test test-fast check format clean bench-relay bench-charges bench-engine
+.PHONY: help install demo run simulate test test-fast check format clean bench-relay bench-charges bench-engine bench-sft
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -50,6 +50,9 @@ bench-charges: install ## what durable metering costs
 
 bench-engine: install ## through the gateway, beside straight to the real engine
 	$(BIN)/python -m bench.real_engine
+
+bench-sft: install ## training beside TRL's SFTTrainer: tokens/s, memory, loss
+	$(BIN)/python -m bench.sft
 
 clean:           ## remove the virtual environment and caches (never .loam)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
