@@ -14,64 +14,27 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
-from pydantic import BaseModel, ConfigDict
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, get_scheduler
+from transformers import AutoTokenizer, PreTrainedModel, get_scheduler
 from transformers.utils.logging import disable_progress_bar
 
+from workers.attention import is_packing
+from workers.base_model import load_base
 from workers.batches import Microbatch, Plan, count_loss_tokens, in_order, n_tokens
 from workers.chat_data import ChatEncoder, Example
 from workers.loss import summed_loss, validate
 from workers.run_folder import Metrics, appears_whole, checkpoint_folders
+from workers.sft_config import Config, Hyperparameters
 from workers.sft_errors import FORESEEN, TrainingError, explain
 
 STOPPED_EXIT_CODE = 75  # EX_TEMPFAIL: nothing is wrong, try again
 STATE_FILE = "trainer.pt"
 log = logging.getLogger("sft")
 stop_asked = threading.Event()
-
-
-class Hyperparameters(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    n_epochs: int
-    batch_size: int  # rows of one forward pass
-    gradient_accumulation_steps: int  # forward passes of one optimizer step
-    max_steps: int | None = None
-    learning_rate: float
-    lr_scheduler_type: Literal["cosine", "linear", "constant"]
-    warmup_ratio: float
-    weight_decay: float
-    max_grad_norm: float  # 0: no clipping
-    max_seq_length: int
-    packing: bool  # rows of a forward pass lie end to end without padding, and do not see each other
-    train_on_inputs: bool
-    lora_r: int
-    lora_alpha: int
-    lora_dropout: float
-    lora_target_modules: Literal["all-linear"] | list[str]
-    use_qlora: bool
-    gradient_checkpointing: bool
-
-
-class Config(BaseModel):
-    model_config = ConfigDict(frozen=True, protected_namespaces=())
-
-    job_id: str
-    model_path: str
-    served_model: str  # what the engine calls the base
-    training_file: Path
-    validation_file: Path | None
-    init_adapter: Path | None
-    device: Literal["cpu", "cuda"]
-    seed: int
-    checkpoint_every_steps: int
-    keep_checkpoints: int
-    hyperparameters: Hyperparameters
 
 
 class StopAsked(Exception):
@@ -84,7 +47,7 @@ def train(config: Config, run_dir: Path, metrics: Metrics) -> None:
     # 1) model
     torch.manual_seed(config.seed)
     tokenizer = AutoTokenizer.from_pretrained(config.model_path)
-    base = load_base(config)
+    base = load_base(config.model_path, config.device, asked)
 
     # 2) data
     encoder = ChatEncoder(tokenizer, max_seq_length=asked.max_seq_length, train_on_inputs=asked.train_on_inputs)
@@ -93,7 +56,13 @@ def train(config: Config, run_dir: Path, metrics: Metrics) -> None:
         in_order(learnable(encoder.load(config.validation_file)), asked.batch_size) if config.validation_file else []
     )
     plan = Plan(
-        examples, asked.batch_size, asked.gradient_accumulation_steps, asked.n_epochs, asked.max_steps, config.seed
+        examples,
+        batch_size=asked.batch_size,
+        gradient_accumulation_steps=asked.gradient_accumulation_steps,
+        n_epochs=asked.n_epochs,
+        max_steps=asked.max_steps,
+        seed=config.seed,
+        by_length=not is_packing(base),
     )
 
     # 3) LoRA: a checkpoint goes on, else a given adapter does, else a new one begins
@@ -119,7 +88,7 @@ def train(config: Config, run_dir: Path, metrics: Metrics) -> None:
         epoch = round(run.step / plan.steps_per_epoch, 4)
         metrics.write("step", step=run.step, total_steps=plan.total_steps, epoch=epoch, **told)
         if validation and (run.step % plan.steps_per_epoch == 0 or run.step == plan.total_steps):
-            metrics.write("validation", step=run.step, **validate(run.model, validation, packing=asked.packing))
+            metrics.write("validation", step=run.step, **validate(run.model, validation))
         if run.step % config.checkpoint_every_steps == 0 and run.step < plan.total_steps:
             save_checkpoint(run, run_dir, metrics, config.keep_checkpoints)
             saved_step = run.step
@@ -128,25 +97,6 @@ def train(config: Config, run_dir: Path, metrics: Metrics) -> None:
     with appears_whole(run_dir / "adapter") as folder:
         save_adapter(run.model, folder)
         (folder / "chat_template.jinja").write_text(tokenizer.get_chat_template(), "utf-8")
-
-
-def load_base(config: Config) -> PreTrainedModel:
-    on_gpu = config.device == "cuda"
-    options: dict[str, Any] = {"dtype": torch.bfloat16 if on_gpu else torch.float32}
-    if config.hyperparameters.use_qlora:
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
-        )
-    base = AutoModelForCausalLM.from_pretrained(
-        config.model_path, device_map={"": config.device}, use_safetensors=True, **options
-    )
-    base.config.use_cache = False
-    if config.hyperparameters.use_qlora:
-        base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
-    if config.hyperparameters.gradient_checkpointing:
-        base.gradient_checkpointing_enable({"use_reentrant": False})
-        base.enable_input_require_grads()
-    return base
 
 
 def learnable(examples: list[Example]) -> list[Example]:
@@ -233,7 +183,7 @@ def optimizer_step(run: Run, microbatches: list[Microbatch], config: Config) -> 
     for batch in microbatches:
         if stop_asked.is_set():
             raise StopAsked
-        loss, correct = summed_loss(run.model, batch, packing=config.hyperparameters.packing)
+        loss, correct = summed_loss(run.model, batch)
         # By the tokens of the whole step: a mean of means would weigh short answers more than long ones.
         (loss / n_loss_tokens).backward()
         total_loss += loss.item()

@@ -29,7 +29,7 @@ def test_everything_unasked_becomes_a_number() -> None:
         "gradient_accumulation_steps": 1,
         "max_grad_norm": 1.0,
         "max_seq_length": 2048,
-        "packing": False,
+        "packing": True,
         "lora_r": 16,
         "lora_alpha": 32,
         "lora_dropout": 0.0,
