@@ -59,6 +59,12 @@ def shuffled_batches(lengths: tuple[int, ...], batch_size: int, seed: str) -> li
     return batches
 
 
+def halves(batches: list[Microbatch]) -> list[Microbatch]:
+    """The same rows with half as many at once: a step's loss is summed, so it teaches the same."""
+    cut = [(batch, -(-len(batch) // 2)) for batch in batches]
+    return [half for batch, at in cut for half in (batch[:at], batch[at:]) if half]
+
+
 def in_order(examples: list[Example], batch_size: int) -> list[Microbatch]:
     return [examples[at : at + batch_size] for at in range(0, len(examples), batch_size)]
 

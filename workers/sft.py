@@ -24,7 +24,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from workers.attention import is_packing
 from workers.base_model import load_base
-from workers.batches import Microbatch, Plan, count_loss_tokens, in_order, n_tokens
+from workers.batches import Microbatch, Plan, count_loss_tokens, halves, in_order, n_tokens
 from workers.chat_data import ChatEncoder, Example
 from workers.loss import summed_loss, validate
 from workers.run_folder import Metrics, appears_whole, checkpoint_folders
@@ -33,6 +33,7 @@ from workers.sft_errors import FORESEEN, TrainingError, explain
 
 STOPPED_EXIT_CODE = 75  # EX_TEMPFAIL: nothing is wrong, try again
 STATE_FILE = "trainer.pt"
+LINES_TOLD = 50
 log = logging.getLogger("sft")
 stop_asked = threading.Event()
 
@@ -51,10 +52,11 @@ def train(config: Config, run_dir: Path, metrics: Metrics) -> None:
 
     # 2) data
     encoder = ChatEncoder(tokenizer, max_seq_length=asked.max_seq_length, train_on_inputs=asked.train_on_inputs)
-    examples = learnable(encoder.load(config.training_file))
-    validation = (
-        in_order(learnable(encoder.load(config.validation_file)), asked.batch_size) if config.validation_file else []
-    )
+    examples = learnable(encoder.load(config.training_file), "training file", metrics)
+    validation: list[Microbatch] = []
+    if config.validation_file:
+        shown = learnable(encoder.load(config.validation_file), "validation file", metrics)
+        validation = in_order(shown, asked.batch_size)
     plan = Plan(
         examples,
         batch_size=asked.batch_size,
@@ -80,7 +82,7 @@ def train(config: Config, run_dir: Path, metrics: Metrics) -> None:
     saved_step = run.step
     while run.step < plan.total_steps:
         try:
-            told = optimizer_step(run, plan.microbatches(run.step + 1), config)
+            told = step_that_fits(run, plan.microbatches(run.step + 1), config, metrics)
         except StopAsked:
             if run.step > saved_step:
                 save_checkpoint(run, run_dir, metrics, config.keep_checkpoints)
@@ -99,9 +101,10 @@ def train(config: Config, run_dir: Path, metrics: Metrics) -> None:
         (folder / "chat_template.jinja").write_text(tokenizer.get_chat_template(), "utf-8")
 
 
-def learnable(examples: list[Example]) -> list[Example]:
+def learnable(examples: list[Example], file: str, metrics: Metrics) -> list[Example]:
     kept = [example for example in examples if example.has_loss]
-    log.info("%d examples, %d without a token to learn are left out", len(kept), len(examples) - len(kept))
+    if left_out := sorted({e.line for e in examples} - {e.line for e in kept}):
+        metrics.write("left_out", file=file, n_rows=len(left_out), lines=left_out[:LINES_TOLD])
     if not kept:
         raise TrainingError(
             "no_trainable_tokens", "No row has an assistant token to learn within max_seq_length and its weights."
@@ -120,6 +123,7 @@ class Run:
     step: int = 0
     trained_tokens: int = 0
     train_loss: float = math.nan
+    in_halves: bool = False  # memory ran out once; a matter of this process, so no part of the state
 
     def state(self) -> dict[str, Any]:
         counts = {"step": self.step, "trained_tokens": self.trained_tokens, "train_loss": self.train_loss}
@@ -171,6 +175,28 @@ def new_run(model: PeftModel, asked: Hyperparameters, total_steps: int) -> Run:
     warmup_steps = round(asked.warmup_ratio * total_steps)
     schedule = get_scheduler(kind, optimizer, num_warmup_steps=warmup_steps, num_training_steps=total_steps)
     return Run(model, parameters, optimizer, schedule)
+
+
+def step_that_fits(run: Run, microbatches: list[Microbatch], config: Config, metrics: Metrics) -> dict[str, float]:
+    """Once in a run half as many rows go at once, if memory runs out; a step has the same rows as before."""
+    if not run.in_halves:
+        try:
+            return optimizer_step(run, microbatches, config)
+        except torch.OutOfMemoryError:
+            if max(map(len, microbatches)) == 1:
+                raise
+            log.exception("out of memory, going on with half as many rows at once")
+        # Out here the traceback is gone, and with it the tensors of the step that failed.
+        run.in_halves = True
+        torch.cuda.empty_cache()
+        asked = config.hyperparameters
+        metrics.write(
+            "halved",
+            step=run.step + 1,
+            batch_size=-(-asked.batch_size // 2),
+            gradient_accumulation_steps=2 * asked.gradient_accumulation_steps,
+        )
+    return optimizer_step(run, halves(microbatches), config)
 
 
 def optimizer_step(run: Run, microbatches: list[Microbatch], config: Config) -> dict[str, float]:

@@ -18,7 +18,7 @@ from bench.show import out, show, telling, write
 from bench.summary import Summary
 
 RESULTS = Path(__file__).parent.parent / "results" / "sft.md"
-N_ROWS, SEED, ROWS_A_STEP, LONGEST_ROW = 400, 7, 8, 1024
+N_ROWS, SEED, ROWS_A_STEP, LONGEST_ROW = 240, 7, 8, 1024
 # Packed, TRL counts filled sequences of `max_seq_length`: one holds about as many of these rows as our steps do.
 SIDES = [
     Side("loam", ROWS_A_STEP),

@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -79,9 +81,14 @@ def metrics(run: Path, kind: str) -> list[dict[str, Any]]:
     return [record for record in map(json.loads, lines) if record["kind"] == kind]
 
 
+@pytest.fixture(scope="module", params=[True, False], ids=["packed", "padded"])
+def packing(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = make_run(tmp_path_factory.mktemp("sft") / "undisturbed")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, packing: bool) -> Path:
+    run = make_run(tmp_path_factory.mktemp("sft") / "undisturbed", packing=packing)
     assert finish(run) == 0, (run / "log.txt").read_text()
     return run
 
@@ -110,11 +117,12 @@ def test_only_the_newest_checkpoints_are_kept(undisturbed: Path) -> None:
 
 
 def test_a_run_that_was_killed_ends_with_the_same_weights_as_an_undisturbed_one(
-    undisturbed: Path, tmp_path: Path
+    undisturbed: Path, packing: bool, tmp_path: Path
 ) -> None:
-    run = make_run(tmp_path / "killed")
+    run = make_run(tmp_path / "killed", packing=packing)
     process = start(run)
     until(lambda: metrics(run, "checkpoint"), within_seconds=60)
+    time.sleep(Random().uniform(0, 0.3))
     process.send_signal(signal.SIGKILL)
     process.wait(30)
     assert not (run / "adapter").exists()
