@@ -59,6 +59,14 @@ def shuffled_batches(lengths: tuple[int, ...], batch_size: int, seed: str) -> li
     return batches
 
 
+def carve(examples: list[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
+    """Rows to train on, and at least one to validate with if a share is asked for. A row's examples stay together."""
+    lines = sorted({example.line for example in examples})
+    n_kept = min(max(1, round(share * len(lines))), len(lines) - 1) if share else 0
+    kept = set(Random(f"carve-{seed}").sample(lines, n_kept))  # noqa: S311
+    return [e for e in examples if e.line not in kept], [e for e in examples if e.line in kept]
+
+
 def halves(batches: list[Microbatch]) -> list[Microbatch]:
     """The same rows with half as many at once: a step's loss is summed, so it teaches the same."""
     cut = [(batch, -(-len(batch) // 2)) for batch in batches]

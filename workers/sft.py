@@ -12,9 +12,7 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -24,10 +22,11 @@ from transformers.utils.logging import disable_progress_bar
 
 from workers.attention import is_packing
 from workers.base_model import load_base
-from workers.batches import Microbatch, Plan, count_loss_tokens, halves, in_order, n_tokens
+from workers.batches import Microbatch, Plan, carve, count_loss_tokens, halves, in_order, n_tokens
 from workers.chat_data import ChatEncoder, Example
 from workers.loss import summed_loss, validate
 from workers.run_folder import Metrics, appears_whole, checkpoint_folders
+from workers.run_state import Run
 from workers.sft_config import Config, Hyperparameters
 from workers.sft_errors import FORESEEN, TrainingError, explain
 
@@ -53,10 +52,15 @@ def train(config: Config, run_dir: Path, metrics: Metrics) -> None:
     # 2) data
     encoder = ChatEncoder(tokenizer, max_seq_length=asked.max_seq_length, train_on_inputs=asked.train_on_inputs)
     examples = learnable(encoder.load(config.training_file), "training file", metrics)
-    validation: list[Microbatch] = []
     if config.validation_file:
-        shown = learnable(encoder.load(config.validation_file), "validation file", metrics)
-        validation = in_order(shown, asked.batch_size)
+        held_out = learnable(encoder.load(config.validation_file), "validation file", metrics)
+    else:
+        examples, held_out = carve(examples, asked.validation_split, config.seed)
+    if asked.early_stopping_patience and not held_out:
+        raise TrainingError(
+            "no_validation_rows", "early_stopping_patience needs a validation_file or validation_split."
+        )
+    validation = in_order(held_out, asked.batch_size)
     plan = Plan(
         examples,
         batch_size=asked.batch_size,
@@ -80,7 +84,7 @@ def train(config: Config, run_dir: Path, metrics: Metrics) -> None:
 
     # 4) train
     saved_step = run.step
-    while run.step < plan.total_steps:
+    while run.step < plan.total_steps and run.n_worse < (asked.early_stopping_patience or math.inf):
         try:
             told = step_that_fits(run, plan.microbatches(run.step + 1), config, metrics)
         except StopAsked:
@@ -90,14 +94,22 @@ def train(config: Config, run_dir: Path, metrics: Metrics) -> None:
         epoch = round(run.step / plan.steps_per_epoch, 4)
         metrics.write("step", step=run.step, total_steps=plan.total_steps, epoch=epoch, **told)
         if validation and (run.step % plan.steps_per_epoch == 0 or run.step == plan.total_steps):
-            metrics.write("validation", step=run.step, **validate(run.model, validation))
-        if run.step % config.checkpoint_every_steps == 0 and run.step < plan.total_steps:
+            told = validate(run.model, validation)
+            metrics.write("validation", step=run.step, **told)
+            if asked.early_stopping_patience and run.improves_with(told["valid_loss"]):
+                save_checkpoint(run, run_dir, metrics, config.keep_checkpoints)
+                saved_step = run.step
+        if run.step % config.checkpoint_every_steps == 0 and saved_step < run.step < plan.total_steps:
             save_checkpoint(run, run_dir, metrics, config.keep_checkpoints)
             saved_step = run.step
 
     # 5) publish: the template goes along, since it is what the adapter was taught with
     with appears_whole(run_dir / "adapter") as folder:
-        save_adapter(run.model, folder)
+        if run.was_better:
+            shutil.copytree(run_dir / f"checkpoints/step-{run.best_step}", folder, dirs_exist_ok=True)
+            (folder / STATE_FILE).unlink()
+        else:
+            save_adapter(run.model, folder)
         (folder / "chat_template.jinja").write_text(tokenizer.get_chat_template(), "utf-8")
 
 
@@ -110,29 +122,6 @@ def learnable(examples: list[Example], file: str, metrics: Metrics) -> list[Exam
             "no_trainable_tokens", "No row has an assistant token to learn within max_seq_length and its weights."
         )
     return kept
-
-
-@dataclass
-class Run:
-    """All that training changes."""
-
-    model: PeftModel
-    parameters: list[torch.nn.Parameter]
-    optimizer: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LRScheduler
-    step: int = 0
-    trained_tokens: int = 0
-    train_loss: float = math.nan
-    in_halves: bool = False  # memory ran out once; a matter of this process, so no part of the state
-
-    def state(self) -> dict[str, Any]:
-        counts = {"step": self.step, "trained_tokens": self.trained_tokens, "train_loss": self.train_loss}
-        return {**counts, "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
-
-    def go_on_from(self, state: dict[str, Any]) -> None:
-        self.step, self.trained_tokens, self.train_loss = (state[k] for k in ("step", "trained_tokens", "train_loss"))
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
 
 
 def begin(base: PreTrainedModel, config: Config, plan: Plan, run_dir: Path) -> Run:
@@ -162,6 +151,7 @@ def new_lora(asked: Hyperparameters) -> LoraConfig:
         r=asked.lora_r,
         lora_alpha=asked.lora_alpha,
         lora_dropout=asked.lora_dropout,
+        use_rslora=asked.use_rslora,
         target_modules=asked.lora_target_modules,
         bias="none",
     )
@@ -243,7 +233,8 @@ def save_checkpoint(run: Run, run_dir: Path, metrics: Metrics, keep: int) -> Non
         torch.save(run.state(), folder / STATE_FILE)
     metrics.write("checkpoint", step=run.step, path=name, train_loss=run.train_loss)
     for old in checkpoint_folders(run_dir / "checkpoints")[keep:]:
-        shutil.rmtree(old)
+        if old.name != f"step-{run.best_step}":
+            shutil.rmtree(old)
 
 
 def save_adapter(model: PeftModel, folder: Path) -> None:

@@ -21,10 +21,13 @@ class Hyperparameters(BaseModel):
     max_seq_length: int
     packing: bool  # rows of a forward pass lie end to end without padding, and do not see each other
     train_on_inputs: bool
+    validation_split: float = 0.0  # this share of the rows is kept for validation, if no file is given
+    early_stopping_patience: int | None = None  # so many validations without a better one end the run; the best is kept
     lora_r: int
     lora_alpha: int
     lora_dropout: float
     lora_target_modules: Literal["all-linear"] | list[str]
+    use_rslora: bool = False  # scaled by the root of the rank, so that high ranks learn as well
     use_qlora: bool
     gradient_checkpointing: bool
 

@@ -43,8 +43,11 @@ class HyperparametersIn(BaseModel):
     lora_target_modules: Literal["all-linear"] | Annotated[list[Linear], Field(min_length=1, max_length=7)] = (
         "all-linear"
     )
+    use_rslora: bool = False
     use_qlora: bool = False
     train_on_inputs: bool = False
+    validation_split: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    early_stopping_patience: Annotated[int, Field(ge=1, le=1000)] | None = None
     gradient_checkpointing: bool = False
     max_steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = Field(
         None, validation_alias=AliasChoices("max_steps", "train_steps", "total_steps")

@@ -34,8 +34,11 @@ def test_everything_unasked_becomes_a_number() -> None:
         "lora_alpha": 32,
         "lora_dropout": 0.0,
         "lora_target_modules": "all-linear",
+        "use_rslora": False,
         "use_qlora": False,
         "train_on_inputs": False,
+        "validation_split": 0.0,
+        "early_stopping_patience": None,
         "gradient_checkpointing": False,
         "max_steps": None,
     }

@@ -6,7 +6,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from app.settings import ROOT
-from workers.batches import Plan, n_tokens
+from workers.batches import Plan, carve, n_tokens
 from workers.chat_data import ChatEncoder, Example
 
 pytestmark = pytest.mark.training
@@ -57,3 +57,12 @@ def test_rows_of_like_length_go_together_only_where_padding_costs(examples: list
         return sum(len(batch) * max(len(row.input_ids) for row in batch) - n_tokens(batch) for batch in batches)
 
     assert padding(make_plan(examples)) < padding(make_plan(examples, by_length=False)) / 2
+
+
+def test_rows_kept_for_validation_are_not_trained_on_and_the_same_for_a_seed(examples: list[Example]) -> None:
+    trained, held_out = carve(examples, 0.1, seed=1)
+    assert not {e.line for e in trained} & {e.line for e in held_out}
+    assert len(trained) + len(held_out) == len(examples)
+    assert len(held_out) == round(0.1 * len(examples))
+    assert carve(examples, 0.1, seed=1) == (trained, held_out)
+    assert carve(examples[:1], 0.5, seed=1) == (examples[:1], [])

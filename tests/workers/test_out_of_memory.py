@@ -12,7 +12,8 @@ from workers.base_model import load_base
 from workers.batches import Microbatch, Plan, n_tokens
 from workers.chat_data import ChatEncoder
 from workers.run_folder import Metrics
-from workers.sft import Run, begin, step_that_fits
+from workers.run_state import Run
+from workers.sft import begin, step_that_fits
 from workers.sft_config import Config
 
 pytestmark = pytest.mark.training

@@ -152,6 +152,24 @@ def test_a_sigterm_writes_a_checkpoint_and_the_next_start_goes_on(tmp_path: Path
     assert metrics(run, "started")[1]["resumed_from_step"] == told
 
 
+def test_a_run_that_gets_no_better_stops_early_and_gives_its_best(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"early_stopping_patience": 2, "learning_rate": 0.05, "n_epochs": 40, "use_rslora": True}
+    run = make_run(tmp_path / "early", **asked, warmup_ratio=0.0, validation_split=0.25)
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**config, "validation_file": None}))
+    assert finish(run) == 0, (run / "log.txt").read_text()
+    told = metrics(run, "validation")
+    best = min(told, key=lambda record: record["valid_loss"])
+    assert metrics(run, "step")[-1]["step"] < metrics(run, "step")[-1]["total_steps"]
+    assert told.index(best) == len(told) - 3
+    kept, given = (
+        load_file(folder / "adapter_model.safetensors")
+        for folder in (run / "checkpoints" / f"step-{best['step']}", run / "adapter")
+    )
+    assert all(kept[name].equal(given[name]) for name in given)
+    assert not (run / "adapter" / "trainer.pt").exists()
+
+
 @pytest.mark.parametrize(
     ("rows", "hyperparameters", "code"),
     [
