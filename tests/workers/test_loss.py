@@ -110,3 +110,16 @@ def test_chunks_of_logits_add_up() -> None:
         told.append((loss, n_correct, hidden.grad))
     for some in told[1:]:
         torch.testing.assert_close(some, told[0])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("family", ["qwen3", "mistral"])
+def test_one_kernel_for_all_rows_teaches_what_padding_does(family: str) -> None:
+    model = with_lora(tiny(family, {**FAMILIES[family], "hidden_size": 128, "head_dim": 32}).to("cuda", torch.bfloat16))
+    expected, _ = summed_loss(model, examples())
+    wanted = gradients(model, expected)
+    begin_packing(model.get_base_model())
+    total, _ = summed_loss(model, examples())
+    torch.testing.assert_close(total, expected, rtol=2e-2, atol=1e-2)
+    torch.testing.assert_close(gradients(model, total), wanted, rtol=1e-1, atol=1e-1)
