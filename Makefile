@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 ENGINE ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
 STAMP  := $(VENV)/.installed-$(ENGINE)
 
-.PHONY: help install demo run simulate test test-fast check format clean bench-relay bench-charges bench-engine bench-cold-start
+.PHONY: help install demo run simulate test test-fast check format clean bench-relay bench-charges bench-engine bench-cold-start bench-sft
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -53,6 +53,9 @@ bench-engine: install ## through the gateway, beside straight to the real engine
 
 bench-cold-start: install ## from nothing to the first token: POST /warmup beside vLLM as it comes
 	$(BIN)/python -m bench.cold_start
+
+bench-sft: install ## training beside TRL's SFTTrainer: tokens/s, memory, loss
+	$(BIN)/python -m bench.sft
 
 clean:           ## remove the virtual environment and caches (never .loam)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -5,6 +5,7 @@ import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
+from typing import Any
 
 import torch
 
@@ -13,6 +14,7 @@ from workers.chat_data import IGNORED, Example
 GROUPED_BATCHES = 32  # rows are sorted by length within so many batches: little padding, still shuffled
 
 Microbatch = list[Example]  # the rows of one forward pass
+Inputs = dict[str, Any]  # of the model
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Plan:
     n_epochs: int
     max_steps: int | None
     seed: int
+    by_length: bool  # rows of like length go together, where padding would cost
 
     @property
     def steps_per_epoch(self) -> int:
@@ -38,9 +41,8 @@ class Plan:
         """Steps count from 1."""
         epoch, at = divmod(step - 1, self.steps_per_epoch)
         width = self.gradient_accumulation_steps
-        batches = shuffled_batches(
-            tuple(len(example.input_ids) for example in self.examples), self.batch_size, f"{self.seed}-{epoch}"
-        )
+        lengths = tuple(len(example.input_ids) if self.by_length else 0 for example in self.examples)
+        batches = shuffled_batches(lengths, self.batch_size, f"{self.seed}-{epoch}")
         return [[self.examples[row] for row in batch] for batch in batches[at * width : (at + 1) * width]]
 
 
@@ -57,11 +59,25 @@ def shuffled_batches(lengths: tuple[int, ...], batch_size: int, seed: str) -> li
     return batches
 
 
+def carve(examples: list[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
+    """Rows to train on, and at least one to validate with if a share is asked for. A row's examples stay together."""
+    lines = sorted({example.line for example in examples})
+    n_kept = min(max(1, round(share * len(lines))), len(lines) - 1) if share else 0
+    kept = set(Random(f"carve-{seed}").sample(lines, n_kept))  # noqa: S311
+    return [e for e in examples if e.line not in kept], [e for e in examples if e.line in kept]
+
+
+def halves(batches: list[Microbatch]) -> list[Microbatch]:
+    """The same rows with half as many at once: a step's loss is summed, so it teaches the same."""
+    cut = [(batch, -(-len(batch) // 2)) for batch in batches]
+    return [half for batch, at in cut for half in (batch[:at], batch[at:]) if half]
+
+
 def in_order(examples: list[Example], batch_size: int) -> list[Microbatch]:
     return [examples[at : at + batch_size] for at in range(0, len(examples), batch_size)]
 
 
-def pad(batch: Microbatch, device: torch.device) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+def pad(batch: Microbatch, device: torch.device) -> tuple[Inputs, torch.Tensor]:
     """Padding lies to the right, where the causal mask hides it from all that counts."""
     longest = max(len(example.input_ids) for example in batch)
     ids = torch.tensor([example.input_ids + [0] * (longest - len(example.input_ids)) for example in batch])
@@ -69,12 +85,14 @@ def pad(batch: Microbatch, device: torch.device) -> tuple[dict[str, torch.Tensor
     return {"input_ids": ids.to(device)}, torch.tensor(rows).to(device)  # (B, T), (B, T)
 
 
-def pack(batch: Microbatch, device: torch.device) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """Positions begin again with each row: by that transformers keeps the rows blind to each other."""
+def pack(batch: Microbatch, device: torch.device) -> tuple[Inputs, torch.Tensor]:
+    """Positions begin again with each row; `row_lengths` goes through the model to our attention."""
     ids = torch.tensor([[token for example in batch for token in example.input_ids]])  # (1, T)
     positions = torch.tensor([[at for example in batch for at in range(len(example.input_ids))]])  # (1, T)
     targets = torch.tensor([[token for example in batch for token in next_tokens(example)]])  # (1, T)
-    return {"input_ids": ids.to(device), "position_ids": positions.to(device)}, targets.to(device)
+    row_lengths = [len(example.input_ids) for example in batch]
+    inputs = {"input_ids": ids.to(device), "position_ids": positions.to(device), "row_lengths": row_lengths}
+    return inputs, targets.to(device)
 
 
 def next_tokens(example: Example) -> list[int]:

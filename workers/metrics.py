@@ -1,6 +1,6 @@
 """What a recipe reports, turned into what the job's history says. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,9 @@ SHOWN = frozenset(
         "tokens_per_second",
         "trained_tokens",
         "n_rows",
+        "lines",
+        "batch_size",
+        "gradient_accumulation_steps",
         "n_tokens",
         "trainable_parameters",
         "resumed_from_step",
@@ -41,21 +44,11 @@ class Told:
 def tell(record: Mapping[str, Any], *, attempt: int) -> list[Told]:
     """The events that one line of metrics stands for."""
     data = {key: value for key, value in record.items() if key in SHOWN}
-    match record["kind"]:
-        case "started":
-            return [*_restart(record, attempt), Told(EventType.STARTED, "Training started", data=data)]
-        case "step":
-            message = f"Step {record['step']}/{record['total_steps']}: training loss={record['train_loss']:.4f}"
-            return [Told(EventType.PROGRESS, message, data=data)]
-        case "validation":
-            message = f"Step {record['step']}: validation loss={record['valid_loss']:.4f}"
-            return [Told(EventType.VALIDATION, message, data=data)]
-        case "checkpoint":
-            return [Told(EventType.CHECKPOINT, f"Checkpoint created at step {record['step']}", data=data)]
-        case "finished":
-            return [Told(EventType.TRAINED, "Training finished; the model is being published", data=data)]
-        case _:
-            return []
+    before = _restart(record, attempt) if record["kind"] == "started" else []
+    if not (known := HISTORY.get(record["kind"])):
+        return []
+    event_type, level, words = known
+    return [*before, Told(event_type, words(record), level, data)]
 
 
 def _restart(record: Mapping[str, Any], attempt: int) -> list[Told]:
@@ -64,3 +57,33 @@ def _restart(record: Mapping[str, Any], attempt: int) -> list[Told]:
         return []
     where = f"goes on from the checkpoint of step {step}" if step else "starts again from step 1"
     return [Told(EventType.RESTARTED, f"The job was interrupted; training {where}", "warn", {"step": step})]
+
+
+def _left_out(record: Mapping[str, Any]) -> str:
+    lines = ", ".join(map(str, record["lines"])) + (", …" if record["n_rows"] > len(record["lines"]) else "")
+    why = "no assistant token to learn within max_seq_length and its weights"
+    return f"Rows of the {record['file']} left out, since they have {why}: {record['n_rows']} (lines {lines})"
+
+
+def _halved(record: Mapping[str, Any]) -> str:
+    size = f"{record['batch_size']} rows at once and {record['gradient_accumulation_steps']} times a step"
+    return f"Memory ran out at step {record['step']}; training goes on with {size}, the same in all"
+
+
+def _step(record: Mapping[str, Any]) -> str:
+    return f"Step {record['step']}/{record['total_steps']}: training loss={record['train_loss']:.4f}"
+
+
+HISTORY: dict[str, tuple[EventType, Level, Callable[[Mapping[str, Any]], str]]] = {
+    "started": (EventType.STARTED, "info", lambda _: "Training started"),
+    "left_out": (EventType.WARNING, "warn", _left_out),
+    "halved": (EventType.WARNING, "warn", _halved),
+    "step": (EventType.PROGRESS, "info", _step),
+    "validation": (
+        EventType.VALIDATION,
+        "info",
+        lambda record: f"Step {record['step']}: validation loss={record['valid_loss']:.4f}",
+    ),
+    "checkpoint": (EventType.CHECKPOINT, "info", lambda record: f"Checkpoint created at step {record['step']}"),
+    "finished": (EventType.TRAINED, "info", lambda _: "Training finished; the model is being published"),
+}

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ class Metrics:
             self._append(b"\n")  # a line torn by a crash must not swallow ours
 
     def write(self, kind: str, **fields: Any) -> None:
-        self._append(json.dumps({"kind": kind, **fields}).encode() + b"\n")
+        self._append(json.dumps({"kind": kind, "at": time.time(), **fields}).encode() + b"\n")
 
     def finish(self) -> None:
         """Says it once, also when a run is started again behind its end."""

@@ -12,66 +12,29 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
-from pydantic import BaseModel, ConfigDict
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, get_scheduler
+from transformers import AutoTokenizer, PreTrainedModel, get_scheduler
 from transformers.utils.logging import disable_progress_bar
 
-from workers.batches import Microbatch, Plan, count_loss_tokens, in_order, n_tokens
+from workers.attention import is_packing
+from workers.base_model import load_base
+from workers.batches import Microbatch, Plan, carve, count_loss_tokens, halves, in_order, n_tokens
 from workers.chat_data import ChatEncoder, Example
 from workers.loss import summed_loss, validate
 from workers.run_folder import Metrics, appears_whole, checkpoint_folders
+from workers.run_state import Run
+from workers.sft_config import Config, Hyperparameters
 from workers.sft_errors import FORESEEN, TrainingError, explain
 
 STOPPED_EXIT_CODE = 75  # EX_TEMPFAIL: nothing is wrong, try again
 STATE_FILE = "trainer.pt"
+LINES_TOLD = 50
 log = logging.getLogger("sft")
 stop_asked = threading.Event()
-
-
-class Hyperparameters(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    n_epochs: int
-    batch_size: int  # rows of one forward pass
-    gradient_accumulation_steps: int  # forward passes of one optimizer step
-    max_steps: int | None = None
-    learning_rate: float
-    lr_scheduler_type: Literal["cosine", "linear", "constant"]
-    warmup_ratio: float
-    weight_decay: float
-    max_grad_norm: float  # 0: no clipping
-    max_seq_length: int
-    packing: bool  # rows of a forward pass lie end to end without padding, and do not see each other
-    train_on_inputs: bool
-    lora_r: int
-    lora_alpha: int
-    lora_dropout: float
-    lora_target_modules: Literal["all-linear"] | list[str]
-    use_qlora: bool
-    gradient_checkpointing: bool
-
-
-class Config(BaseModel):
-    model_config = ConfigDict(frozen=True, protected_namespaces=())
-
-    job_id: str
-    model_path: str
-    served_model: str  # what the engine calls the base
-    training_file: Path
-    validation_file: Path | None
-    init_adapter: Path | None
-    device: Literal["cpu", "cuda"]
-    seed: int
-    checkpoint_every_steps: int
-    keep_checkpoints: int
-    hyperparameters: Hyperparameters
 
 
 class StopAsked(Exception):
@@ -84,16 +47,28 @@ def train(config: Config, run_dir: Path, metrics: Metrics) -> None:
     # 1) model
     torch.manual_seed(config.seed)
     tokenizer = AutoTokenizer.from_pretrained(config.model_path)
-    base = load_base(config)
+    base = load_base(config.model_path, config.device, asked)
 
     # 2) data
     encoder = ChatEncoder(tokenizer, max_seq_length=asked.max_seq_length, train_on_inputs=asked.train_on_inputs)
-    examples = learnable(encoder.load(config.training_file))
-    validation = (
-        in_order(learnable(encoder.load(config.validation_file)), asked.batch_size) if config.validation_file else []
-    )
+    examples = learnable(encoder.load(config.training_file), "training file", metrics)
+    if config.validation_file:
+        held_out = learnable(encoder.load(config.validation_file), "validation file", metrics)
+    else:
+        examples, held_out = carve(examples, asked.validation_split, config.seed)
+    if asked.early_stopping_patience and not held_out:
+        raise TrainingError(
+            "no_validation_rows", "early_stopping_patience needs a validation_file or validation_split."
+        )
+    validation = in_order(held_out, asked.batch_size)
     plan = Plan(
-        examples, asked.batch_size, asked.gradient_accumulation_steps, asked.n_epochs, asked.max_steps, config.seed
+        examples,
+        batch_size=asked.batch_size,
+        gradient_accumulation_steps=asked.gradient_accumulation_steps,
+        n_epochs=asked.n_epochs,
+        max_steps=asked.max_steps,
+        seed=config.seed,
+        by_length=not is_packing(base),
     )
 
     # 3) LoRA: a checkpoint goes on, else a given adapter does, else a new one begins
@@ -109,9 +84,9 @@ def train(config: Config, run_dir: Path, metrics: Metrics) -> None:
 
     # 4) train
     saved_step = run.step
-    while run.step < plan.total_steps:
+    while run.step < plan.total_steps and run.n_worse < (asked.early_stopping_patience or math.inf):
         try:
-            told = optimizer_step(run, plan.microbatches(run.step + 1), config)
+            told = step_that_fits(run, plan.microbatches(run.step + 1), config, metrics)
         except StopAsked:
             if run.step > saved_step:
                 save_checkpoint(run, run_dir, metrics, config.keep_checkpoints)
@@ -119,66 +94,34 @@ def train(config: Config, run_dir: Path, metrics: Metrics) -> None:
         epoch = round(run.step / plan.steps_per_epoch, 4)
         metrics.write("step", step=run.step, total_steps=plan.total_steps, epoch=epoch, **told)
         if validation and (run.step % plan.steps_per_epoch == 0 or run.step == plan.total_steps):
-            metrics.write("validation", step=run.step, **validate(run.model, validation, packing=asked.packing))
-        if run.step % config.checkpoint_every_steps == 0 and run.step < plan.total_steps:
+            told = validate(run.model, validation)
+            metrics.write("validation", step=run.step, **told)
+            if asked.early_stopping_patience and run.improves_with(told["valid_loss"]):
+                save_checkpoint(run, run_dir, metrics, config.keep_checkpoints)
+                saved_step = run.step
+        if run.step % config.checkpoint_every_steps == 0 and saved_step < run.step < plan.total_steps:
             save_checkpoint(run, run_dir, metrics, config.keep_checkpoints)
             saved_step = run.step
 
     # 5) publish: the template goes along, since it is what the adapter was taught with
     with appears_whole(run_dir / "adapter") as folder:
-        save_adapter(run.model, folder)
+        if run.was_better:
+            shutil.copytree(run_dir / f"checkpoints/step-{run.best_step}", folder, dirs_exist_ok=True)
+            (folder / STATE_FILE).unlink()
+        else:
+            save_adapter(run.model, folder)
         (folder / "chat_template.jinja").write_text(tokenizer.get_chat_template(), "utf-8")
 
 
-def load_base(config: Config) -> PreTrainedModel:
-    on_gpu = config.device == "cuda"
-    options: dict[str, Any] = {"dtype": torch.bfloat16 if on_gpu else torch.float32}
-    if config.hyperparameters.use_qlora:
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
-        )
-    base = AutoModelForCausalLM.from_pretrained(
-        config.model_path, device_map={"": config.device}, use_safetensors=True, **options
-    )
-    base.config.use_cache = False
-    if config.hyperparameters.use_qlora:
-        base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
-    if config.hyperparameters.gradient_checkpointing:
-        base.gradient_checkpointing_enable({"use_reentrant": False})
-        base.enable_input_require_grads()
-    return base
-
-
-def learnable(examples: list[Example]) -> list[Example]:
+def learnable(examples: list[Example], file: str, metrics: Metrics) -> list[Example]:
     kept = [example for example in examples if example.has_loss]
-    log.info("%d examples, %d without a token to learn are left out", len(kept), len(examples) - len(kept))
+    if left_out := sorted({e.line for e in examples} - {e.line for e in kept}):
+        metrics.write("left_out", file=file, n_rows=len(left_out), lines=left_out[:LINES_TOLD])
     if not kept:
         raise TrainingError(
             "no_trainable_tokens", "No row has an assistant token to learn within max_seq_length and its weights."
         )
     return kept
-
-
-@dataclass
-class Run:
-    """All that training changes."""
-
-    model: PeftModel
-    parameters: list[torch.nn.Parameter]
-    optimizer: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LRScheduler
-    step: int = 0
-    trained_tokens: int = 0
-    train_loss: float = math.nan
-
-    def state(self) -> dict[str, Any]:
-        counts = {"step": self.step, "trained_tokens": self.trained_tokens, "train_loss": self.train_loss}
-        return {**counts, "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
-
-    def go_on_from(self, state: dict[str, Any]) -> None:
-        self.step, self.trained_tokens, self.train_loss = (state[k] for k in ("step", "trained_tokens", "train_loss"))
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
 
 
 def begin(base: PreTrainedModel, config: Config, plan: Plan, run_dir: Path) -> Run:
@@ -208,6 +151,7 @@ def new_lora(asked: Hyperparameters) -> LoraConfig:
         r=asked.lora_r,
         lora_alpha=asked.lora_alpha,
         lora_dropout=asked.lora_dropout,
+        use_rslora=asked.use_rslora,
         target_modules=asked.lora_target_modules,
         bias="none",
     )
@@ -223,6 +167,28 @@ def new_run(model: PeftModel, asked: Hyperparameters, total_steps: int) -> Run:
     return Run(model, parameters, optimizer, schedule)
 
 
+def step_that_fits(run: Run, microbatches: list[Microbatch], config: Config, metrics: Metrics) -> dict[str, float]:
+    """Once in a run half as many rows go at once, if memory runs out; a step has the same rows as before."""
+    if not run.in_halves:
+        try:
+            return optimizer_step(run, microbatches, config)
+        except torch.OutOfMemoryError:
+            if max(map(len, microbatches)) == 1:
+                raise
+            log.exception("out of memory, going on with half as many rows at once")
+        # Out here the traceback is gone, and with it the tensors of the step that failed.
+        run.in_halves = True
+        torch.cuda.empty_cache()
+        asked = config.hyperparameters
+        metrics.write(
+            "halved",
+            step=run.step + 1,
+            batch_size=-(-asked.batch_size // 2),
+            gradient_accumulation_steps=2 * asked.gradient_accumulation_steps,
+        )
+    return optimizer_step(run, halves(microbatches), config)
+
+
 def optimizer_step(run: Run, microbatches: list[Microbatch], config: Config) -> dict[str, float]:
     # Dropout hangs on the step alone, so that a resumed run goes the very way of an undisturbed one.
     torch.manual_seed(config.seed + run.step)
@@ -233,7 +199,7 @@ def optimizer_step(run: Run, microbatches: list[Microbatch], config: Config) -> 
     for batch in microbatches:
         if stop_asked.is_set():
             raise StopAsked
-        loss, correct = summed_loss(run.model, batch, packing=config.hyperparameters.packing)
+        loss, correct = summed_loss(run.model, batch)
         # By the tokens of the whole step: a mean of means would weigh short answers more than long ones.
         (loss / n_loss_tokens).backward()
         total_loss += loss.item()
@@ -267,7 +233,8 @@ def save_checkpoint(run: Run, run_dir: Path, metrics: Metrics, keep: int) -> Non
         torch.save(run.state(), folder / STATE_FILE)
     metrics.write("checkpoint", step=run.step, path=name, train_loss=run.train_loss)
     for old in checkpoint_folders(run_dir / "checkpoints")[keep:]:
-        shutil.rmtree(old)
+        if old.name != f"step-{run.best_step}":
+            shutil.rmtree(old)
 
 
 def save_adapter(model: PeftModel, folder: Path) -> None:

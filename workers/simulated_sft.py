@@ -225,7 +225,8 @@ def report(run: Run, step: int) -> None:
         tokens_per_second=round((tokens - run.tokens_until(step - 1)) / max(run.seconds_per_step, 1e-3), 1),
         trained_tokens=tokens,
     )
-    if run.config.get("validation_file") and step % run.steps_per_epoch == 0:
+    is_validated = run.config.get("validation_file") or run.hyperparameters.get("validation_split")
+    if is_validated and step % run.steps_per_epoch == 0:
         accuracy = round(1 - (loss + 0.1) / 3, 6)
         tell(run.folder, "validation", step=step, valid_loss=round(loss + 0.1, 6), valid_mean_token_accuracy=accuracy)
 

@@ -34,7 +34,7 @@ class HyperparametersIn(BaseModel):
     max_seq_length: Annotated[int, Field(ge=16)] | Auto = Field(
         "auto", validation_alias=AliasChoices("max_seq_length", "sequence_length")
     )
-    packing: bool = False
+    packing: bool | Auto = "auto"
     lora_r: Annotated[int, Field(ge=1, le=512)] | Auto = Field(
         "auto", validation_alias=AliasChoices("lora_r", "lora_rank")
     )
@@ -43,8 +43,11 @@ class HyperparametersIn(BaseModel):
     lora_target_modules: Literal["all-linear"] | Annotated[list[Linear], Field(min_length=1, max_length=7)] = (
         "all-linear"
     )
+    use_rslora: bool = False
     use_qlora: bool = False
     train_on_inputs: bool = False
+    validation_split: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    early_stopping_patience: Annotated[int, Field(ge=1, le=1000)] | None = None
     gradient_checkpointing: bool = False
     max_steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = Field(
         None, validation_alias=AliasChoices("max_steps", "train_steps", "total_steps")
@@ -79,6 +82,7 @@ def _automatic(asked: HyperparametersIn, spec: ModelSpec, n_rows: int) -> dict[s
         "batch_size": min(8, max(1, math.ceil(n_rows / 16))),
         "learning_rate": BASE_LEARNING_RATE * multiplier,
         "gradient_accumulation_steps": 1,
+        "packing": True,  # rows stay apart and a step holds the same ones: it only spares the padding
         "max_seq_length": min(MAX_AUTO_SEQUENCE, spec.context_length),
         "lora_r": rank,
         "lora_alpha": 2 * rank,

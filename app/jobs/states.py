@@ -31,6 +31,7 @@ class EventType(StrEnum):
     VALIDATION = "sft.validation.summary"
     CHECKPOINT = "sft.checkpoint"
     RESTARTED = "sft.job_restarted"
+    WARNING = "sft.warning"
     TRAINED = "sft.training.finish"
     PAUSED = "sft.paused"
     RESUMED = "sft.resumed"

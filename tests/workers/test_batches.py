@@ -1,17 +1,13 @@
-"""Which rows a step sees, and that packing them end to end changes nothing but the padding."""
+"""Which rows a step sees."""
 
-import math
 from typing import Any
 
 import pytest
-import torch
-from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 from app.settings import ROOT
-from workers.batches import Plan, n_tokens
+from workers.batches import Plan, carve, n_tokens
 from workers.chat_data import ChatEncoder, Example
-from workers.loss import summed_loss
 
 pytestmark = pytest.mark.training
 
@@ -25,7 +21,13 @@ def examples() -> list[Example]:
 
 
 def make_plan(examples: list[Example], **changes: Any) -> Plan:
-    sizes: dict[str, Any] = {"batch_size": 4, "gradient_accumulation_steps": 3, "n_epochs": 2, "max_steps": None}
+    sizes: dict[str, Any] = {
+        "batch_size": 4,
+        "gradient_accumulation_steps": 3,
+        "n_epochs": 2,
+        "max_steps": None,
+        "by_length": True,
+    }
     return Plan(examples, **{**sizes, "seed": 0, **changes})
 
 
@@ -49,15 +51,18 @@ def test_max_steps_ends_a_run_early(examples: list[Example]) -> None:
     assert make_plan(examples, max_steps=3).total_steps == 3
 
 
-def test_rows_that_are_packed_do_not_see_each_other(examples: list[Example]) -> None:
-    base = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
-    model = get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear"))
-    batch = sorted(examples, key=lambda example: len(example.input_ids))[:: len(examples) // 4]
-    assert n_tokens(batch) < len(batch) * max(len(example.input_ids) for example in batch)
-    with torch.no_grad():
-        padded, padded_correct = summed_loss(model, batch, packing=False)
-        packed, packed_correct = summed_loss(model, batch, packing=True)
-        alone = [summed_loss(model, [example], packing=False)[0].item() for example in batch]
-    assert math.isclose(packed.item(), padded.item(), rel_tol=1e-4)
-    assert math.isclose(sum(alone), padded.item(), rel_tol=1e-4)
-    assert packed_correct == padded_correct
+def test_rows_of_like_length_go_together_only_where_padding_costs(examples: list[Example]) -> None:
+    def padding(plan: Plan) -> int:
+        batches = [batch for step in range(1, plan.steps_per_epoch + 1) for batch in plan.microbatches(step)]
+        return sum(len(batch) * max(len(row.input_ids) for row in batch) - n_tokens(batch) for batch in batches)
+
+    assert padding(make_plan(examples)) < padding(make_plan(examples, by_length=False)) / 2
+
+
+def test_rows_kept_for_validation_are_not_trained_on_and_the_same_for_a_seed(examples: list[Example]) -> None:
+    trained, held_out = carve(examples, 0.1, seed=1)
+    assert not {e.line for e in trained} & {e.line for e in held_out}
+    assert len(trained) + len(held_out) == len(examples)
+    assert len(held_out) == round(0.1 * len(examples))
+    assert carve(examples, 0.1, seed=1) == (trained, held_out)
+    assert carve(examples[:1], 0.5, seed=1) == (examples[:1], [])

@@ -28,6 +28,25 @@ def test_a_line_is_told_as_one_event(record: dict[str, Any], event_type: EventTy
     assert not {"secret_path", "path", "kind"} & set(told.data)
 
 
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        (
+            {"kind": "left_out", "file": "training file", "n_rows": 3, "lines": [2, 9]},
+            "Rows of the training file left out, since they have no assistant token to learn within max_seq_length and "
+            "its weights: 3 (lines 2, 9, …)",
+        ),
+        (
+            {"kind": "halved", "step": 4, "batch_size": 2, "gradient_accumulation_steps": 6},
+            "Memory ran out at step 4; training goes on with 2 rows at once and 6 times a step, the same in all",
+        ),
+    ],
+)
+def test_what_its_owner_should_know_is_a_warning(record: dict[str, Any], message: str) -> None:
+    [told] = tell(record, attempt=1)
+    assert (told.event_type, told.message, told.level) == (EventType.WARNING, message, "warn")
+
+
 @pytest.mark.parametrize("kind", ["error", "of tomorrow"])
 def test_what_is_no_history_is_not_told(kind: str) -> None:
     assert tell({"kind": kind}, attempt=1) == []

@@ -40,7 +40,8 @@ def test_a_torn_line_does_not_swallow_the_next(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"kind": "step", "step": 4, "trained_tokens": 9}\n{"kind": "st')
     Metrics(path).finish()
-    assert json.loads(path.read_bytes().split(b"\n")[-2]) == {"kind": "finished", "step": 4, "trained_tokens": 9}
+    last = json.loads(path.read_bytes().split(b"\n")[-2])
+    assert (last["kind"], last["step"], last["trained_tokens"]) == ("finished", 4, 9)
 
 
 def test_the_end_is_told_once(tmp_path: Path) -> None:

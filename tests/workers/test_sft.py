@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -79,9 +81,14 @@ def metrics(run: Path, kind: str) -> list[dict[str, Any]]:
     return [record for record in map(json.loads, lines) if record["kind"] == kind]
 
 
+@pytest.fixture(scope="module", params=[True, False], ids=["packed", "padded"])
+def packing(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = make_run(tmp_path_factory.mktemp("sft") / "undisturbed")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, packing: bool) -> Path:
+    run = make_run(tmp_path_factory.mktemp("sft") / "undisturbed", packing=packing)
     assert finish(run) == 0, (run / "log.txt").read_text()
     return run
 
@@ -110,11 +117,12 @@ def test_only_the_newest_checkpoints_are_kept(undisturbed: Path) -> None:
 
 
 def test_a_run_that_was_killed_ends_with_the_same_weights_as_an_undisturbed_one(
-    undisturbed: Path, tmp_path: Path
+    undisturbed: Path, packing: bool, tmp_path: Path
 ) -> None:
-    run = make_run(tmp_path / "killed")
+    run = make_run(tmp_path / "killed", packing=packing)
     process = start(run)
     until(lambda: metrics(run, "checkpoint"), within_seconds=60)
+    time.sleep(Random().uniform(0, 0.3))
     process.send_signal(signal.SIGKILL)
     process.wait(30)
     assert not (run / "adapter").exists()
@@ -142,6 +150,24 @@ def test_a_sigterm_writes_a_checkpoint_and_the_next_start_goes_on(tmp_path: Path
     process.kill()
     process.wait(30)
     assert metrics(run, "started")[1]["resumed_from_step"] == told
+
+
+def test_a_run_that_gets_no_better_stops_early_and_gives_its_best(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"early_stopping_patience": 2, "learning_rate": 0.05, "n_epochs": 40, "use_rslora": True}
+    run = make_run(tmp_path / "early", **asked, warmup_ratio=0.0, validation_split=0.25)
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**config, "validation_file": None}))
+    assert finish(run) == 0, (run / "log.txt").read_text()
+    told = metrics(run, "validation")
+    best = min(told, key=lambda record: record["valid_loss"])
+    assert metrics(run, "step")[-1]["step"] < metrics(run, "step")[-1]["total_steps"]
+    assert told.index(best) == len(told) - 3
+    kept, given = (
+        load_file(folder / "adapter_model.safetensors")
+        for folder in (run / "checkpoints" / f"step-{best['step']}", run / "adapter")
+    )
+    assert all(kept[name].equal(given[name]) for name in given)
+    assert not (run / "adapter" / "trainer.pt").exists()
 
 
 @pytest.mark.parametrize(
