@@ -135,7 +135,6 @@ class Passage:
     def on_failure(self, error: ConnectionBroken | EngineSilent) -> None:
         is_unheard = self._was_kept and not (self._status or self._outlet.has_begun)
         if not self._has_client:  # what it was told until it left is still its to pay
-            self._disarm()
             self._leave()
         elif is_unheard and isinstance(error, ConnectionBroken):
             self._disarm()
@@ -163,6 +162,7 @@ class Passage:
             self._outlet.whole(200, [(b"x-gpu-type", self._gpu), *self._headers, JSON], last)
 
     def _leave(self) -> None:
+        self._disarm()
         self._release()
         self._charge(self._answer.usage, lambda: None)
 

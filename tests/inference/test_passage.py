@@ -1,5 +1,6 @@
 """A passage: an engine whose every word the test says, a client that leaves or lags, and a database that is slow."""
 
+import asyncio
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -21,7 +22,7 @@ from app.files.storage import Storage
 from app.inference.chat_answer import chat_answer
 from app.inference.chat_request import ChatRequest
 from app.inference.passage import Headers, Passage
-from app.inference.relay import Relay
+from app.inference.relay import LAST_WORD_SECONDS, Relay
 from app.settings import Settings
 from app.store.session import Store
 from app.store.tables import LedgerEntry
@@ -265,6 +266,8 @@ async def test_who_leaves_before_a_whole_answer_pays_by_the_engines_next_word(ga
     assert gateway.engine.in_flight == 1
     peer.say(piece(event(LAST)))
     await peer.hung_up()
+    await asyncio.sleep(LAST_WORD_SECONDS)  # the engine is let go of once, not again when it need be waited for no more
+    assert gateway.engine.in_flight == 0
     assert [entry.completion_tokens for entry in await gateway.charged()] == [ALL_TOKENS]
 
 
