@@ -6,6 +6,7 @@ from typing import Any
 
 from app.billing.prices import training_micros
 from app.catalog.spec import Catalog, GpuChoice, ModelSpec
+from app.errors import BadRequest
 from app.files.row_statistics import RowLengths
 
 GIB = 1 << 30
@@ -17,6 +18,10 @@ ACTIVATION_BYTES = 34  # of each layer, for each token and hidden unit
 LOGITS_BYTES = 150_000 * 8  # for each token: a usual vocabulary, its logits and their gradient
 ADAPTER_SHARE_PER_RANK = 0.0005  # of the parameters, on all linear layers
 ADAPTER_BYTES = 16  # for each trained parameter: itself, its gradient, two moments
+
+
+class DoesNotFit(BadRequest):
+    code = "does_not_fit"
 
 
 @dataclass(frozen=True)
@@ -65,3 +70,19 @@ def on_gpu(catalog: Catalog, spec: ModelSpec, gpu: GpuChoice, n_tokens: int, nee
     seconds = flops / (type_.bf16_teraflops * 1e12 * UTILISATION * gpu.count)
     price = training_micros(n_tokens, seconds * gpu.count, spec.dollars_per_million_tokens, type_)
     return GpuEstimate(gpu, needed_bytes // gpu.count, fits, seconds, price)
+
+
+def require_fit(
+    catalog: Catalog, spec: ModelSpec, gpu: GpuChoice, numbers: dict[str, Any], lengths: RowLengths
+) -> None:
+    """Refuse what cannot run even row by row with gradient checkpointing. Raises DoesNotFit, with the numbers."""
+    sparing = {**numbers, "batch_size": 1, "gradient_checkpointing": True}
+    needed = memory_bytes(spec, sparing, max(lengths.rows_of))
+    if on_gpu(catalog, spec, gpu, 0, needed).fits:
+        return
+    needs, has = round(needed / GIB, 1), catalog.gpus[gpu.type].memory_gib * gpu.count
+    raise DoesNotFit(
+        f"Training {spec.id} on these rows needs about {needs} GiB, row by row; {gpu} has {has:g} GiB.",
+        param="gpu_preference",
+        troubleshooting={"gpu": str(gpu), "needed_gib": needs, "memory_gib": has},
+    )

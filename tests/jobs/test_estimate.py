@@ -1,15 +1,21 @@
 """What a job will take is told before it is begun, for nothing."""
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from httpx import AsyncClient
 
-from app.catalog.spec import GpuChoice
+from app.billing.ledger import Entry, append
+from app.catalog.spec import GpuChoice, GpuType
 from app.files.row_statistics import RowLengths
 from app.jobs import estimate
+from app.jobs.estimate import DoesNotFit
+from app.jobs.schemas import JobCreate
+from app.jobs.service import create_job
+from app.store.session import Store
 from tests.asking import JOBS, MODEL, TEN_STEPS, ok, refused, upload
-from tests.rows import CATALOG
+from tests.rows import CATALOG, make_file, make_org
 
 ESTIMATE = "/v1/fine_tuning/estimate"
 SPEC = CATALOG.models[0]
@@ -42,6 +48,23 @@ def test_what_is_larger_than_a_gpu_does_not_fit() -> None:
     a100 = GpuChoice.parse("A100")
     assert estimate.on_gpu(CATALOG, SPEC, a100, 1000, 80 * estimate.GIB).fits
     assert not estimate.on_gpu(CATALOG, SPEC, a100, 1000, 80 * estimate.GIB + 1).fits
+
+
+SMALL = CATALOG.model_copy(update={"gpus": {"A100": GpuType(memory_gib=2, dollars_per_hour=Decimal(1))}})
+
+
+@pytest.mark.anyio
+async def test_a_job_that_no_gpu_here_can_hold_is_refused_with_the_numbers(store: Store) -> None:
+    async with store.begin() as session:
+        org = await make_org(session)
+        await append(session, Entry(org_id=org.id, source="test", kind="credit", amount_micros=10**6))
+        file = await make_file(session, org, row_lengths={"1024": 10})
+        asked = JobCreate(model=SPEC.id, training_file=file.id)
+        with pytest.raises(DoesNotFit) as refusal:
+            await create_job(session, SMALL, org.id, asked, gpu=GpuChoice.parse("A100"))
+        assert (refusal.value.troubleshooting or {})["memory_gib"] == 2
+        enough = await create_job(session, CATALOG, org.id, asked, gpu=GpuChoice.parse("A100"))
+        assert enough.status == "queued"
 
 
 @pytest.mark.anyio
