@@ -32,6 +32,7 @@ from app.inference.responses_background import Backgrounds
 from app.inference.responses_socket import router as responses_socket
 from app.inference.responses_upkeep import start_response_loops
 from app.inference.seals import Seals
+from app.jobs.estimate_router import router as estimates
 from app.jobs.router import router as jobs
 from app.orgs.auth import RequireKey
 from app.orgs.keys import KeyRing
@@ -42,7 +43,7 @@ from app.store.session import Store
 from app.upkeep.loops import HOLD_DEVICES, start_loops
 from app.upkeep.publish import Publisher
 
-ROUTERS = (chat, responses, responses_socket, files, jobs, models, warmup, billing)
+ROUTERS = (chat, responses, responses_socket, files, jobs, estimates, models, warmup, billing)
 PREFIX, ALIASES = "/api/v1", ("/api", "/v1")
 CHAT_PREFIX = "/api/inference/v1"
 

@@ -61,6 +61,8 @@ NAMED: dict[str, str | None] = {
     "POST /fine_tuning/jobs/{job_id}/resume": "job_id",
     "GET /fine_tuning/jobs/{job_id}/events": "job_id",
     "GET /fine_tuning/jobs/{job_id}/checkpoints": "job_id",
+    "GET /fine_tuning/jobs/{job_id}/metrics": "job_id",
+    "POST /fine_tuning/estimate": None,
     "GET /models": None,
     "GET /models/{model_id:path}": "model_id",
     "DELETE /models/{model_id:path}": "model_id",

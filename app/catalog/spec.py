@@ -18,6 +18,7 @@ class _Strict(BaseModel):
 class GpuType(_Strict):
     memory_gib: float = Field(ge=0)
     dollars_per_hour: Dollars
+    bf16_teraflops: float | None = Field(None, gt=0, description="dense; forecasts of training time need it")
 
     @property
     def micros_per_hour(self) -> int:

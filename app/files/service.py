@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import APIError, BadRequest, NotFound, TooLarge
 from app.files.storage import Saved, Storage, TooManyBytes
-from app.files.training_file import TrainingFileReport, check
+from app.files.training_file import Listed, TrainingFileReport, check
 from app.ids import new_id
 from app.store.idempotency import claim_key
 from app.store.paging import Page, PageQuery, paginate
@@ -73,10 +73,16 @@ async def describe(storage: Storage, org_id: str, file_id: str, saved: Saved, *,
 
 
 def _record(file: File, report: TrainingFileReport) -> None:
-    file.n_rows = report.n_rows
-    if not report.is_valid:
-        file.status, file.status_details = "error", report.summary()
-        file.problems = [{"line": p.line, "message": p.message} for p in report.problems]
+    file.n_rows, file.status_details = report.n_rows, report.summary()
+    file.status = "processed" if report.is_valid else "error"
+    file.problems = _told(report.problems) if report.problems.count else None
+    file.n_problems = report.problems.count
+    file.warnings = _told(report.warnings) if report.warnings.count else None
+    file.row_lengths = report.lengths.stored()
+
+
+def _told(listed: Listed) -> list[dict[str, Any]]:
+    return [{"line": found.line, "message": found.message} for found in listed.first]
 
 
 async def add(store: Store, storage: Storage, file: File, idempotency_key: str | None) -> File:
@@ -122,8 +128,8 @@ async def get_training_file(session: AsyncSession, org_id: str, file_id: str, *,
     if file.n_rows is None:
         raise InvalidTrainingFile(f"File {file_id} has the purpose {file.purpose}; it must be fine-tune.", param=param)
     if file.status == "error":
-        problems: dict[str, Any] = {"problems": file.problems}
-        raise InvalidTrainingFile(file.status_details or "", param=param, troubleshooting=problems)
+        found = {"problems": file.problems, "n_problems": file.n_problems}
+        raise InvalidTrainingFile(file.status_details or "", param=param, troubleshooting=found)
     return file
 
 

@@ -1,16 +1,18 @@
 """Is this file a valid training file? Read as a stream, so that its size costs time but no memory."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
-from app.files.training_row import RowError, check_row, parse
+from app.files.row_statistics import RowLengths, SeenRows, estimated_tokens
+from app.files.training_row import RowError, check_row, empty_turns, parse
 
 MIB = 1024 * 1024
 MAX_LISTED = 50
 # A file that is wrong all through is not read to its end: what it costs us stays small.
 MAX_COUNTED = 10_000
+USUAL_SEQUENCE_TOKENS = 4096  # where a job cuts rows that does not say otherwise
 HEAD_BYTES = 64 * 1024
 BLANKS = b" \t\r\n"
 BOM = b"\xef\xbb\xbf"
@@ -40,26 +42,44 @@ class LineProblem:
     message: str
 
 
-@dataclass(frozen=True)
-class TrainingFileReport:
-    """`problems` lists the first 50 of `n_problems`; the reading stops at 10,000 of them."""
+@dataclass
+class Listed:
+    """The first 50 of what was found, and how much it was in all."""
 
-    n_rows: int
-    problems: tuple[LineProblem, ...]
-    n_problems: int
+    first: list[LineProblem] = field(default_factory=list)
+    count: int = 0
+
+    def add(self, line: int, message: str) -> None:
+        self.count += 1
+        if self.count <= MAX_LISTED:
+            self.first.append(LineProblem(line, message))
+
+    def summary(self, noun: str) -> str:
+        """One sentence: the first, and how many more there are."""
+        first, more = self.first[0], self.count - 1
+        at_least = "at least " if noun == "problem" and self.count >= MAX_COUNTED else ""
+        rest = f" (and {at_least}{more} more {noun}{'s' if more > 1 else ''})" if more else ""
+        return f"Line {first.line}: {first.message}{rest}"
+
+
+@dataclass
+class TrainingFileReport:
+    """Problems make the file unusable, and the reading stops at 10,000 of them; warnings do not."""
+
+    n_rows: int = 0
+    problems: Listed = field(default_factory=Listed)
+    warnings: Listed = field(default_factory=Listed)
+    lengths: RowLengths = field(default_factory=RowLengths)
 
     @property
     def is_valid(self) -> bool:
-        return self.n_problems == 0
+        return self.problems.count == 0
 
-    def summary(self) -> str:
-        """One sentence: the first problem, and how many more there are."""
-        if self.is_valid:
-            return f"{self.n_rows} valid rows"
-        first, more = self.problems[0], self.n_problems - 1
-        at_least = "at least " if self.n_problems >= MAX_COUNTED else ""
-        rest = f" (and {at_least}{more} more problem{'s' if more > 1 else ''})" if more else ""
-        return f"Line {first.line}: {first.message}{rest}"
+    def summary(self) -> str | None:
+        """None where there is nothing to tell."""
+        if not self.is_valid:
+            return self.problems.summary("problem")
+        return f"Usable, but: {self.warnings.summary('warning')}" if self.warnings.count else None
 
 
 def check(path: Path, *, max_line_bytes: int = 16 * MIB) -> TrainingFileReport:
@@ -67,37 +87,47 @@ def check(path: Path, *, max_line_bytes: int = 16 * MIB) -> TrainingFileReport:
     with path.open("rb", buffering=MIB) as file:
         foreign = _foreign_format(file.read(HEAD_BYTES))
         if foreign:
-            return TrainingFileReport(0, (foreign,), 1)
+            return TrainingFileReport(problems=Listed([foreign], 1))
         file.seek(0)
         return _check_lines(file, max_line_bytes)
 
 
 def _check_lines(file: BinaryIO, max_line_bytes: int) -> TrainingFileReport:
-    n_rows, n_problems = 0, 0
-    problems: list[LineProblem] = []
+    report, seen = TrainingFileReport(), SeenRows()
     for number, line in _lines(file, max_line_bytes):
-        n_rows += 1
-        message = _problem_in(line, max_line_bytes)
-        if message is None:
-            continue
-        n_problems += 1
-        if n_problems <= MAX_LISTED:
-            problems.append(LineProblem(number, message))
-        if n_problems == MAX_COUNTED:
-            break
-    if not n_rows:
-        return TrainingFileReport(0, (LineProblem(1, "the file has no rows"),), 1)
-    return TrainingFileReport(n_rows, tuple(problems), n_problems)
+        report.n_rows += 1
+        try:
+            row = _checked(line, max_line_bytes)
+        except RowError as problem:
+            report.problems.add(number, str(problem))
+            if report.problems.count == MAX_COUNTED:
+                break
+        else:
+            _look_closer(report, seen, number, line, row)
+    if not report.n_rows:
+        report.problems.add(1, "the file has no rows")
+    return report
 
 
-def _problem_in(line: bytes, max_line_bytes: int) -> str | None:
+def _checked(line: bytes, max_line_bytes: int) -> dict[str, Any]:
     if len(line) > max_line_bytes:
-        return f"longer than the {max_line_bytes:,} bytes that a line may have"
-    try:
-        check_row(parse(line))
-    except RowError as problem:
-        return str(problem)
-    return None
+        raise RowError(f"longer than the {max_line_bytes:,} bytes that a line may have")
+    row = parse(line)
+    check_row(row)
+    return cast(dict[str, Any], row)
+
+
+def _look_closer(report: TrainingFileReport, seen: SeenRows, number: int, line: bytes, row: dict[str, Any]) -> None:
+    """What can be trained on, but may not be meant."""
+    n_tokens = estimated_tokens(row)
+    report.lengths.add(n_tokens)
+    if n_tokens > USUAL_SEQUENCE_TOKENS:
+        limit = f"the {USUAL_SEQUENCE_TOKENS:,} at which a job cuts rows unless max_seq_length says otherwise"
+        report.warnings.add(number, f"about {n_tokens:,} tokens, more than {limit}")
+    if before := seen.line_of(line, number):
+        report.warnings.add(number, f"the same row as line {before}")
+    for i in empty_turns(row):
+        report.warnings.add(number, f"messages[{i}] is an empty assistant message (its weight is 0)")
 
 
 def _lines(file: BinaryIO, max_line_bytes: int) -> Iterator[tuple[int, bytes]]:

@@ -152,13 +152,27 @@ def _check_assistant(message: dict[str, Any], where: str) -> None:
     content, calls = message.get("content"), message.get("tool_calls")
     if content is not None:
         _check_content(content, where)
-    if not calls and not _has_text(content):
+    if not calls and not _has_text(content) and not _is_unlearned(message):
         raise RowError(f"{where} is an assistant message without content or tool calls")
     if calls is not None:
         _check_calls(calls, f"{where}.tool_calls")
     weight = message.get("weight")
     if weight is not None and (isinstance(weight, bool) or weight not in (0, 1)):
         raise RowError(f"{where}.weight must be 0 or 1")
+
+
+def _is_unlearned(message: dict[str, Any]) -> bool:
+    weight = message.get("weight")
+    return weight == 0 and not isinstance(weight, bool)
+
+
+def empty_turns(row: dict[str, Any]) -> list[int]:
+    """Where a checked row has assistant messages that say nothing; only unlearned ones may."""
+    return [
+        i
+        for i, message in enumerate(row["messages"])
+        if message.get("weight") == 0 and not message.get("tool_calls") and not _has_text(message.get("content"))
+    ]
 
 
 def _has_text(content: Any) -> bool:

@@ -7,6 +7,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from app.catalog.spec import ModelSpec
 from app.errors import BadRequest
+from app.files.training_file import USUAL_SEQUENCE_TOKENS
 
 Auto = Literal["auto"]
 
@@ -14,7 +15,6 @@ Auto = Literal["auto"]
 Linear = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 BASE_LEARNING_RATE = 2e-4
-MAX_AUTO_SEQUENCE = 4096
 
 
 class HyperparametersIn(BaseModel):
@@ -83,7 +83,7 @@ def _automatic(asked: HyperparametersIn, spec: ModelSpec, n_rows: int) -> dict[s
         "learning_rate": BASE_LEARNING_RATE * multiplier,
         "gradient_accumulation_steps": 1,
         "packing": True,  # rows stay apart and a step holds the same ones: it only spares the padding
-        "max_seq_length": min(MAX_AUTO_SEQUENCE, spec.context_length),
+        "max_seq_length": min(USUAL_SEQUENCE_TOKENS, spec.context_length),
         "lora_r": rank,
         "lora_alpha": 2 * rank,
     }

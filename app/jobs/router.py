@@ -13,6 +13,7 @@ from app.deps import SessionDep, SettingsDep, StoreDep
 from app.devices.inventory import as_choices, for_training
 from app.jobs import queue, service
 from app.jobs.follow import follow
+from app.jobs.metric_points import MetricsOut, MetricsQuery, list_points
 from app.jobs.schemas import CheckpointOut, EventOut, JobCreate, JobOut
 from app.orgs.auth import CurrentOrg
 from app.store.idempotency import IdempotencyHeader
@@ -107,6 +108,12 @@ async def list_checkpoints(job: JobDep, query: PageDep, session: SessionDep) -> 
     name = fine_tuned_name(job)
     data = [CheckpointOut.of(checkpoint, name) for checkpoint in page.rows]
     return ListOut[CheckpointOut](**list_out(data, has_more=page.has_more))
+
+
+@router.get("/{job_id}/metrics")
+async def list_metrics(job: JobDep, query: Annotated[MetricsQuery, Query()], session: SessionDep) -> MetricsOut:
+    """Points of the curves `train.loss`, `val.loss` and others; `name` picks one."""
+    return MetricsOut(job_id=job.id, points=await list_points(session, job, query))
 
 
 def event_stream(lines: AsyncIterator[bytes]) -> Response:

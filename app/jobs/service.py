@@ -12,9 +12,11 @@ from app.billing.ledger import require_funds
 from app.catalog.resolve import AdapterRef, choose_gpu, resolve
 from app.catalog.spec import Catalog, GpuChoice, ModelSpec
 from app.errors import BadRequest, NotFound
+from app.files.row_statistics import RowLengths
 from app.files.service import get_training_file
 from app.ids import new_id
 from app.jobs import queue
+from app.jobs.estimate import require_fit
 from app.jobs.hyperparameters import resolve_hyperparameters
 from app.jobs.schemas import JobCreate
 from app.store.idempotency import claim_key
@@ -48,6 +50,8 @@ async def create_job(
     if asked.validation_file:
         await get_training_file(session, org_id, asked.validation_file, param="validation_file")
     numbers = resolve_hyperparameters(asked.asked, spec, training_file.n_rows or 1, on_cpu=gpu.type == "CPU")
+    if training_file.row_lengths:
+        require_fit(catalog, spec, gpu, numbers, RowLengths.of(training_file.row_lengths))
     await require_funds(session, org_id)
     job = _new_job(job_id, org_id, asked, spec, adapter)
     job.gpu, job.hyperparameters = str(gpu), numbers

@@ -33,7 +33,10 @@ class ApiKey(Base):
 
 
 class File(Base):
-    """`status_details` says why a file is unusable; the bytes are in storage under the id, until it is deleted."""
+    """`status_details` says why a file is unusable; the bytes are in storage under the id, until it is deleted.
+
+    Of a training file, `row_lengths` is how many rows have about how many tokens.
+    """
 
     __tablename__ = "files"
     __table_args__ = (Index(None, "org_id", "created_at", "id"),)
@@ -48,6 +51,9 @@ class File(Base):
     status: Mapped[str]
     status_details: Mapped[str | None]
     problems: Mapped[list[Any] | None]
+    n_problems: Mapped[int | None]
+    warnings: Mapped[list[Any] | None]
+    row_lengths: Mapped[dict[str, Any] | None]
     created_at: Mapped[float] = mapped_column(default=time.time)
     deleted_at: Mapped[float | None]
 

@@ -97,6 +97,20 @@ async def test_a_bad_training_file_says_where_and_why_and_trains_nothing(
     assert ok(await client.get(JOBS))["data"] == []
 
 
+async def test_problems_are_counted_in_all_and_fifty_of_them_told(client: AsyncClient) -> None:
+    file = await upload(client, b'{"messages": [{"role": "user", "content": 5}]}\n' * 300)
+    response = await client.post(JOBS, json={"model": MODEL, "training_file": file["id"]})
+    help_ = refused(response, 400, param="training_file", code="invalid_training_file")["troubleshooting"]
+    assert (len(help_["problems"]), help_["n_problems"]) == (50, 300)
+    assert len(response.content) < 10_000
+
+
+async def test_a_file_with_warnings_can_be_trained_on_and_tells_of_them(client: AsyncClient) -> None:
+    file = await upload(client, ROWS + ROWS[: ROWS.index(b"\n")])
+    assert (file["status"], file["status_details"]) == ("processed", "Usable, but: Line 11: the same row as line 1")
+    ok(await client.post(JOBS, json={"model": MODEL, "training_file": file["id"]}))
+
+
 async def test_a_bad_validation_file_is_told_as_such(client: AsyncClient) -> None:
     good, bad = (await upload(client))["id"], (await upload(client, b"{}\n"))["id"]
     response = await client.post(JOBS, json={"model": MODEL, "training_file": good, "validation_file": bad})

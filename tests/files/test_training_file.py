@@ -24,6 +24,10 @@ def checked(tmp_path: Path, content: bytes, **limits: int) -> TrainingFileReport
     return check(path, **limits)
 
 
+def told(report: TrainingFileReport) -> str:
+    return report.summary() or ""
+
+
 GOOD_FILES = {
     "no last newline": LINE + b"\n" + LINE,
     "CRLF": LINE + b"\r\n" + LINE + b"\r\n",
@@ -65,15 +69,15 @@ FOREIGN_FILES: dict[str, tuple[bytes, str]] = {
 @pytest.mark.parametrize(("content", "message"), FOREIGN_FILES.values(), ids=FOREIGN_FILES.keys())
 def test_a_file_of_another_kind_is_one_problem(tmp_path: Path, content: bytes, message: str) -> None:
     report = checked(tmp_path, content)
-    assert report.n_problems == len(report.problems) == 1
-    assert report.summary().startswith("Line 1: ")
-    assert message in report.summary()
+    assert report.problems.count == len(report.problems.first) == 1
+    assert told(report).startswith("Line 1: ")
+    assert message in told(report)
 
 
 def test_a_bad_first_line_does_not_hide_the_others(tmp_path: Path) -> None:
     report = checked(tmp_path, b"Sure, here you are:\n" + LINE + b"\nbad\n" + LINE)
-    assert [problem.line for problem in report.problems] == [1, 3]
-    assert report.summary().endswith("(and 1 more problem)")
+    assert [problem.line for problem in report.problems.first] == [1, 3]
+    assert told(report).endswith("(and 1 more problem)")
 
 
 def test_one_bad_line_in_five_thousand_is_found(tmp_path: Path) -> None:
@@ -81,27 +85,27 @@ def test_one_bad_line_in_five_thousand_is_found(tmp_path: Path) -> None:
     lines[4321] = b'{"messages": [{"role": "user", "content": 4}]}'
     report = checked(tmp_path, b"\n".join(lines))
     assert report.n_rows == 5000
-    assert report.summary() == ("Line 4322: messages[0].content must be a string or a list of text parts (got number)")
+    assert told(report) == ("Line 4322: messages[0].content must be a string or a list of text parts (got number)")
 
 
 def test_at_most_fifty_problems_are_listed_and_all_are_counted(tmp_path: Path) -> None:
     report = checked(tmp_path, b'{"messages": [{"role": "user", "content": 4}]}\n' * 300)
-    assert (len(report.problems), report.n_problems) == (50, 300)
-    assert report.summary().endswith("(and 299 more problems)")
-    assert sum(len(problem.message) for problem in report.problems) < 8_000
+    assert (len(report.problems.first), report.problems.count) == (50, 300)
+    assert told(report).endswith("(and 299 more problems)")
+    assert sum(len(problem.message) for problem in report.problems.first) < 8_000
 
 
 def test_a_file_that_is_wrong_all_through_is_not_read_to_its_end(tmp_path: Path) -> None:
     report = checked(tmp_path, b"{}\n" * (MAX_COUNTED + 500))
-    assert (report.n_rows, report.n_problems) == (MAX_COUNTED, MAX_COUNTED)
-    assert "at least 9999 more" in report.summary()
+    assert (report.n_rows, report.problems.count) == (MAX_COUNTED, MAX_COUNTED)
+    assert "at least 9999 more" in told(report)
 
 
 def test_a_line_over_the_limit_is_a_problem_and_the_next_ones_are_read(tmp_path: Path) -> None:
     long = orjson.dumps({"messages": [USER, {**ANSWER, "content": "x" * 5000}]})
     report = checked(tmp_path, b"\n".join([long, LINE, long, b"bad", LINE]), max_line_bytes=1000)
-    assert [problem.line for problem in report.problems] == [1, 3, 4]
-    assert "longer than the 1,000 bytes" in report.summary()
+    assert [problem.line for problem in report.problems.first] == [1, 3, 4]
+    assert "longer than the 1,000 bytes" in told(report)
     assert report.n_rows == 5
 
 
@@ -112,17 +116,40 @@ def test_the_limit_counts_a_line_without_its_newline(tmp_path: Path, spare: int)
     assert report.n_rows == 3
 
 
-def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
-    path.write_bytes((LINE + b"\n") * 50_000 + b"x" * 5_000_000)
+def peak_of_check(path: Path) -> int:
     tracemalloc.start()
     try:
-        report = check(path, max_line_bytes=100_000)
-        _, peak_bytes = tracemalloc.get_traced_memory()
+        check(path, max_line_bytes=100_000)
+        return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert report.n_rows == 50_001
-    assert peak_bytes < 3_000_000
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    small, large = tmp_path / "small.jsonl", tmp_path / "large.jsonl"
+    small.write_bytes(LINE + b"\n")
+    large.write_bytes(b"".join(LINE[:-1] + b', "n": %d}\n' % n for n in range(50_000)) + b"x" * 5_000_000)
+    assert peak_of_check(large) < peak_of_check(small) + 3_000_000
+
+
+def test_repeated_empty_and_long_rows_are_warned_of_apart(tmp_path: Path) -> None:
+    other = orjson.dumps({"messages": [USER, {"role": "assistant", "weight": 0}, USER, ANSWER]})
+    long = orjson.dumps({"messages": [USER, {**ANSWER, "content": "loam " * 5000}]})
+    report = checked(tmp_path, b"\n".join([LINE, b"", LINE, other, long, LINE]))
+    assert report.is_valid
+    assert [(warning.line, warning.message[:30]) for warning in report.warnings.first] == [
+        (3, "the same row as line 1"),
+        (4, "messages[1] is an empty assist"),
+        (5, "about 6,270 tokens, more than "),
+        (6, "the same row as line 3"),
+    ]
+    assert told(report) == "Usable, but: Line 3: the same row as line 1 (and 3 more warnings)"
+
+
+def test_at_most_fifty_warnings_are_listed_and_the_file_is_read_to_its_end(tmp_path: Path) -> None:
+    report = checked(tmp_path, (LINE + b"\n") * (MAX_COUNTED + 500))
+    assert (len(report.warnings.first), report.warnings.count) == (50, MAX_COUNTED + 499)
+    assert report.n_rows == MAX_COUNTED + 500
 
 
 def test_a_line_full_of_tool_results_is_checked_in_linear_time(tmp_path: Path) -> None:

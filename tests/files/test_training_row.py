@@ -62,6 +62,7 @@ GOOD_ROWS: dict[str, dict[str, Any]] = {
         tools=[{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}],
     ),
     "flat tools": row(USER, ANSWER, tools=[{"type": "function", "name": "look", "parameters": {}}, {"name": "go"}]),
+    "an empty answer that is not learned": row(USER, {"role": "assistant", "weight": 0}, USER, ANSWER),
     "no tools": row(USER, ANSWER, tools=None, parallel_tool_calls=None),
     "parallel tool calls": row(USER, ANSWER, tools=[{"name": "look"}], parallel_tool_calls=False),
     "other keys": row({**USER, "name": "ann", "x": 1.5}, ANSWER, prompt="p", completion="c", id=7, deep=[[[{}]]]),

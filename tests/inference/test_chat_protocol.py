@@ -85,8 +85,11 @@ def answers_in(connection: socket.socket, count: int) -> list[Json]:
     with connection.makefile("rb") as stream:
         while len(found) < count:
             assert stream.readline().split()[1] == b"200"
-            headers = dict(iter(lambda: tuple(stream.readline().lower().strip().partition(b": ")[::2]), (b"", b"")))
-            found.append(orjson.loads(stream.read(int(headers[b"content-length"]))))
+            length = 0
+            while line := stream.readline().lower().strip():
+                name, _, value = line.partition(b": ")
+                length = int(value) if name == b"content-length" else length
+            found.append(orjson.loads(stream.read(length)))
     return found
 
 
@@ -112,7 +115,8 @@ def test_a_body_may_come_in_pieces_of_one_byte(simulated: Server, org: TestOrg) 
 
 def test_a_body_may_come_in_chunks(simulated: Server, org: TestOrg) -> None:
     body = orjson.dumps(chat_body("in chunks"))
-    head = f"POST {CHAT} HTTP/1.1\r\nHost: loam\r\nAuthorization: Bearer {org.key}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    lines = (f"POST {CHAT} HTTP/1.1", "Host: loam", f"Authorization: Bearer {org.key}", "Transfer-Encoding: chunked")
+    head = "\r\n".join([*lines, "", ""])
     with connected(simulated) as connection:
         connection.sendall(head.encode() + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
         assert "in chunks" in text_of(answers_in(connection, 1)[0])

@@ -269,3 +269,13 @@ async def test_a_job_needs_funds(quick_server: Server) -> None:
     async with AsyncClient(base_url=quick_server.url, headers=org.headers) as client:
         body = {"model": MODEL, "training_file": (await upload(client))["id"], "hyperparameters": TEN_STEPS}
         refused(await client.post(JOBS, json=body), 402, code="insufficient_quota")
+
+
+async def test_metrics_are_told_as_curves(quick: AsyncClient) -> None:
+    job = await trained(quick)
+    told = ok(await quick.get(f"{JOBS}/{job['id']}/metrics", params={"name": "train.loss"}))
+    assert told["job_id"] == job["id"]
+    assert [point["step"] for point in told["points"]] == list(range(1, 11))
+    refused(
+        await quick.get(f"{JOBS}/ftjob-none/metrics"), 404, param="fine_tuning_job_id", code="fine_tuning_job_not_found"
+    )

@@ -1,0 +1,92 @@
+"""What a job will take is told before it is begun, for nothing."""
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from httpx import AsyncClient
+
+from app.billing.ledger import Entry, append
+from app.catalog.spec import GpuChoice, GpuType
+from app.files.row_statistics import RowLengths
+from app.jobs import estimate
+from app.jobs.estimate import DoesNotFit
+from app.jobs.schemas import JobCreate
+from app.jobs.service import create_job
+from app.store.session import Store
+from tests.asking import JOBS, MODEL, TEN_STEPS, ok, refused, upload
+from tests.rows import CATALOG, make_file, make_org
+
+ESTIMATE = "/v1/fine_tuning/estimate"
+SPEC = CATALOG.models[0]
+NUMBERS: dict[str, Any] = {
+    "n_epochs": 2,
+    "batch_size": 2,
+    "gradient_accumulation_steps": 2,
+    "max_steps": None,
+    "max_seq_length": 100,
+    "use_qlora": False,
+    "lora_r": 16,
+    "gradient_checkpointing": False,
+}
+
+
+def test_steps_and_tokens_are_those_of_the_rows_and_epochs() -> None:
+    lengths = RowLengths.of({"40": 8, "1024": 2})
+    assert estimate.n_steps(10, NUMBERS) == 6
+    assert estimate.trained_tokens(lengths, 10, NUMBERS) == 2 * (8 * 40 + 2 * 100)
+    assert estimate.n_steps(10, {**NUMBERS, "max_steps": 3}) == 3
+    assert estimate.trained_tokens(lengths, 10, {**NUMBERS, "max_steps": 3}) == 8 * 40 + 2 * 100
+
+
+@pytest.mark.parametrize("saving", [{"use_qlora": True}, {"gradient_checkpointing": True}, {"batch_size": 1}])
+def test_what_saves_memory_is_seen_to(saving: dict[str, Any]) -> None:
+    assert estimate.memory_bytes(SPEC, {**NUMBERS, **saving}, 100) < estimate.memory_bytes(SPEC, NUMBERS, 100)
+
+
+def test_what_is_larger_than_a_gpu_does_not_fit() -> None:
+    a100 = GpuChoice.parse("A100")
+    assert estimate.on_gpu(CATALOG, SPEC, a100, 1000, 80 * estimate.GIB).fits
+    assert not estimate.on_gpu(CATALOG, SPEC, a100, 1000, 80 * estimate.GIB + 1).fits
+
+
+SMALL = CATALOG.model_copy(update={"gpus": {"A100": GpuType(memory_gib=2, dollars_per_hour=Decimal(1))}})
+
+
+@pytest.mark.anyio
+async def test_a_job_that_no_gpu_here_can_hold_is_refused_with_the_numbers(store: Store) -> None:
+    async with store.begin() as session:
+        org = await make_org(session)
+        await append(session, Entry(org_id=org.id, source="test", kind="credit", amount_micros=10**6))
+        file = await make_file(session, org, row_lengths={"1024": 10})
+        asked = JobCreate(model=SPEC.id, training_file=file.id)
+        with pytest.raises(DoesNotFit) as refusal:
+            await create_job(session, SMALL, org.id, asked, gpu=GpuChoice.parse("A100"))
+        assert (refusal.value.troubleshooting or {})["memory_gib"] == 2
+        enough = await create_job(session, CATALOG, org.id, asked, gpu=GpuChoice.parse("A100"))
+        assert enough.status == "queued"
+
+
+@pytest.mark.anyio
+async def test_an_estimate_tells_tokens_steps_memory_and_price_and_charges_nothing(client: AsyncClient) -> None:
+    body = {"model": MODEL, "training_file": (await upload(client))["id"], "hyperparameters": TEN_STEPS}
+    before = ok(await client.get("/v1/balance/current"))["balance_cents"]
+    told = ok(await client.post(ESTIMATE, json=body))
+    assert (told["n_rows"], told["rows_cut"], told["steps"], told["balance_cents"]) == (10, 0, 10, before)
+    assert told["trained_tokens"] > 0
+    for gpu in told["gpus"]:
+        assert gpu["fits"]
+        assert gpu["memory_gib"] > 0
+        assert gpu["estimated_seconds"] >= 0
+        assert gpu["is_covered_by_balance"]
+    assert ok(await client.get("/v1/balance/current"))["balance_cents"] == before
+    assert ok(await client.get(JOBS))["data"] == []
+
+
+@pytest.mark.anyio
+async def test_an_estimate_refuses_what_a_job_would(client: AsyncClient) -> None:
+    bad = (await upload(client, b"{}\n"))["id"]
+    response = await client.post(ESTIMATE, json={"model": MODEL, "training_file": bad})
+    refused(response, 400, param="training_file", code="invalid_training_file")
+    response = await client.post(ESTIMATE, json={"model": "no/such", "training_file": bad})
+    refused(response, 404, param="model", code="model_not_found")
