@@ -47,6 +47,8 @@ class Settings(BaseSettings):
     keep_alive_seconds: PositiveFloat = 10.0
     engine_idle_seconds: PositiveFloat = 1800.0
     engine_stop_seconds: PositiveFloat = 10.0
+    sleep_mode: bool = False
+    sleep_after_seconds: NonNegativeFloat = 120.0
     settle_seconds: NonNegativeFloat = 5.0
     drain_after_seconds: NonNegativeFloat = 30.0
     max_waiting: PositiveInt = 256

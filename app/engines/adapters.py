@@ -42,6 +42,7 @@ class Adapters:
         self._changing = asyncio.Lock()
         self._released = asyncio.Event()
         self._is_closed = False
+        self._is_asleep = False
 
     def __contains__(self, adapter_id: str) -> bool:
         return adapter_id in self._loaded
@@ -96,6 +97,24 @@ class Adapters:
             self._loaded = {**unknown, **{name: None for name in self._loaded if name in actual}}
             return self.loaded
 
+    async def fall_asleep(self) -> None:
+        """Returns when no load is under way; none begins until `wake`."""
+        self._is_asleep = True
+        async with self._changing:
+            pass
+
+    async def wake(self) -> None:
+        """None is loaded now: a sleep may have spoilt them, and a name that the engine knows would not be loaded again.
+
+        Raises OSError, AdapterRefused.
+        """
+        async with self._changing:
+            for name in await self._client.loaded_adapters():
+                if refusal := await self._client.unload_adapter(name):
+                    raise AdapterRefused(f"The engine does not unload {name}: {refusal}")
+            self._loaded = {}
+            self._is_asleep = False
+
     def close(self) -> None:
         """The process ends: nobody need wait for a slot of it any more."""
         self._is_closed = True
@@ -147,6 +166,8 @@ class Adapters:
         return True
 
     async def _load(self, adapter: AdapterRef) -> None:
+        if self._is_asleep:
+            raise Unavailable("The engine has just fallen asleep; try again.")
         folder = self._storage.adapter(adapter.job_id, adapter.folder)
         refusal = await self._client.load_adapter(adapter.id, folder)
         if refusal:

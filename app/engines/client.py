@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,23 @@ import orjson
 
 from app.engines.answer import EngineAnswer
 from app.engines.connection import OK, ConnectionBroken, EngineConnection
+from app.ids import new_id
 
 CONNECT_SECONDS = 5.0
 SHORT_SECONDS = 60.0
+CANARY_TOKENS = 16
+
+
+class EngineRefused(Exception):
+    """It has answered, and not as it was to."""
+
+
+@dataclass(frozen=True)
+class Token:
+    """One of an answer, and how sure the model was of it."""
+
+    text: str
+    logprob: float
 
 
 class EngineClient:
@@ -66,6 +81,58 @@ class EngineClient:
         async with self._request(_get("/metrics"), silence_seconds=SHORT_SECONDS) as answer:
             lines = (await answer.read_all()).splitlines()
         return int(sum(float(line.split()[-1]) for line in lines if line.startswith(b"vllm:generation_tokens_total")))
+
+    async def say_greedily(self, name: str, *, within_seconds: float) -> list[Token]:
+        """The likeliest answer to one and the same prompt, computed anew each time. Raises OSError, EngineRefused."""
+        body = {
+            "model": name,
+            "messages": [{"role": "user", "content": "Count from one to ten."}],
+            "max_tokens": CANARY_TOKENS,
+            "temperature": 0,
+            "seed": 1,
+            "logprobs": True,
+            "cache_salt": new_id("canary"),
+        }
+        said = await self._asked(chat_request(body), within_seconds)
+        try:
+            return [Token(each["token"], each["logprob"]) for each in said["choices"][0]["logprobs"]["content"]]
+        except (KeyError, TypeError, IndexError) as error:
+            raise EngineRefused(f"an answer without tokens: {said!r:.300}") from error
+
+    # Sleep: routes that are there in vLLM's development mode only. All raise OSError, EngineRefused.
+
+    async def sleep(self, level: int, *, within_seconds: float) -> None:
+        """Ends every request there is."""
+        await self._asked(_post(f"/sleep?level={level}", b""), within_seconds)
+
+    async def wake_up(self, *tags: str, within_seconds: float) -> None:
+        """Of `weights` and `kv_cache` those named, or all."""
+        query = "&".join(f"tags={tag}" for tag in tags)
+        await self._asked(_post(f"/wake_up?{query}" if query else "/wake_up", b""), within_seconds)
+
+    async def is_sleeping(self) -> bool:
+        return bool((await self._asked(_get("/is_sleeping"), SHORT_SECONDS)).get("is_sleeping", True))
+
+    async def reload_weights(self, *, within_seconds: float) -> None:
+        await self._asked(_post("/collective_rpc", orjson.dumps({"method": "reload_weights"})), within_seconds)
+
+    async def reset_prefix_cache(self) -> bool:
+        """A refusal is a 200 too."""
+        return bool((await self._asked(_post("/reset_prefix_cache", b""), SHORT_SECONDS)).get("success"))
+
+    async def _asked(self, request: bytes, within_seconds: float) -> dict[str, Any]:
+        """The object that the engine answers with; an empty one for an empty body."""
+        async with self._request(request, silence_seconds=within_seconds) as answer:
+            text = await answer.read_all()
+        if answer.status != OK:
+            raise EngineRefused(f"status {answer.status}: {text[:300].decode(errors='replace')}")
+        try:
+            body = orjson.loads(text or b"{}")
+        except orjson.JSONDecodeError as error:
+            raise EngineRefused(f"no JSON: {text[:300]!r}") from error
+        if not isinstance(body, dict):
+            raise EngineRefused(f"no object: {text[:300]!r}")
+        return body
 
     async def _order(self, path: str, body: Mapping[str, Any]) -> str | None:
         """None when it was obeyed."""

@@ -33,9 +33,10 @@ class Command:
 def engine_program(settings: Settings, *, on_cpu: bool) -> Program:
     """vLLM's own OpenAI server, or the simulated one."""
     if settings.simulate:
-        return Program(settings.engine_python, "app.engines.simulated", ("app.engines.simulated_engine",))
+        preload = ("app.engines.simulated_engine",)
+        return Program(settings.engine_python, "app.engines.simulated", preload, _sleep_env(settings))
     worker = "vllm.v1.worker.cpu_worker" if on_cpu else "vllm.v1.worker.gpu_worker"
-    env = _cpu_env(settings) if on_cpu else COMMON_ENV
+    env = _cpu_env(settings) if on_cpu else {**COMMON_ENV, **_sleep_env(settings)}
     # `vllm serve` looks for a distribution named vllm, which the CPU build is not; the module works on both.
     forks = "--numa-bind" not in settings.engine_extra_args  # which binds by a program of its own in between
     return Program(settings.engine_python, "vllm.entrypoints.openai.api_server", (*PRELOAD, worker), env, forks)
@@ -53,6 +54,7 @@ def engine_command(
         *("--max-model-len", _context_flag(settings, model, gpu)),
         *_lora_flags(settings, model),
         *_parser_flags(model),
+        *(["--enable-sleep-mode"] if may_sleep(settings, gpu) else []),
     ]
     if settings.simulate:
         return Command(program, [*arguments, *_simulation(settings)])
@@ -116,6 +118,16 @@ def _cpu_env(settings: Settings) -> dict[str, str]:
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "OMP_NUM_THREADS": str(cpu_threads()),
     }
+
+
+def _sleep_env(settings: Settings) -> dict[str, str]:
+    """The routes of sleep are development's, open to whoever reaches the socket: that is this gateway alone."""
+    return {"VLLM_SERVER_DEV_MODE": "1"} if settings.sleep_mode else {}
+
+
+def may_sleep(settings: Settings, gpu: GpuChoice) -> bool:
+    """vLLM can do it on GPUs only."""
+    return settings.sleep_mode and gpu.type != "CPU"
 
 
 def _cuda_env(devices: Sequence[Device]) -> dict[str, str]:

@@ -8,44 +8,35 @@ from enum import StrEnum
 from math import inf
 from pathlib import Path
 
-import anyio
 import structlog
 
 from app.catalog.spec import GpuChoice, ModelSpec
-from app.devices.gpu_memory import until_free
 from app.devices.inventory import Device
 from app.engines.adapters import Adapters
-from app.engines.client import EngineClient
-from app.engines.command import engine_command
+from app.engines.client import EngineClient, EngineRefused
+from app.engines.command import may_sleep
 from app.engines.engine_log import EngineLog
 from app.engines.failures import Crashed, Failures, StartFailed, how_it_ended
-from app.engines.launcher import Launcher, give_order
-from app.engines.orphans import LEFTOVERS, ProcessRecord
-from app.engines.progress import READY, Progress
+from app.engines.launcher import Launcher
+from app.engines.process import EngineProcess
+from app.engines.progress import READY, Progress, StillStarting
+from app.engines.silence import PROBE_SECONDS, Silence
+from app.engines.sleep import WakeFailed
 from app.engines.start_times import estimate_seconds, remember_start
-from app.errors import Unavailable
+from app.errors import APIError, Unavailable
 from app.files.storage import Storage
 from app.ids import new_id
-from app.processes import end_group
 from app.settings import Settings
 
 log = structlog.get_logger()
-
-HEALTH_POLL_SECONDS = 0.1
-PROBE_SECONDS = 20.0
 
 
 class State(StrEnum):
     STOPPED = "stopped"
     STARTING = "starting"
     READY = "ready"
+    SLEEPING = "sleeping"
     STOPPING = "stopping"
-
-
-class StillStarting(Unavailable):
-    """`troubleshooting` has how far it is."""
-
-    code = "engine_starting"
 
 
 @dataclass(frozen=True)
@@ -55,9 +46,10 @@ class EngineKey:
 
 
 class Engine:
-    """States `stopped starting ready stopping`; whoever needs it calls `ensure_ready()`.
+    """States `stopped starting ready sleeping stopping`; whoever needs it calls `ensure_ready()`.
 
     A start belongs to the engine, not to who asked: one start serves all who wait, and goes on if they leave.
+    A wake is a start that may be short.
     """
 
     def __init__(
@@ -76,7 +68,9 @@ class Engine:
         self.devices: Sequence[Device] = ()  # are given to it before it starts
         self.state = State.STOPPED
         self._in_flight = 0
-        self.last_used = self.last_heard = self._waited_since = time.monotonic()
+        self.last_used = time.monotonic()
+        self.silence = Silence()
+        self.heard = self.silence.heard  # called for each piece of each answer
         self.began_at: float | None = None
         self.start_seconds: float | None = None
         self.starts = 0
@@ -85,10 +79,9 @@ class Engine:
         self._settings = settings
         self._storage = storage
         self._launcher = launcher
-        self._process: asyncio.subprocess.Process | None = None
-        self._client: EngineClient | None = None
-        self._adapters: Adapters | None = None
+        self._process: EngineProcess | None = None
         self._start: asyncio.Task[None] | None = None
+        self._falling_asleep: asyncio.Task[None] | None = None
         self._watch: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
         self._grace_seconds = settings.engine_stop_seconds
@@ -98,13 +91,16 @@ class Engine:
     @property
     def client(self) -> EngineClient:
         """Only after `ensure_ready()`; the engine may die at any moment after that too."""
-        if self._client is None:
-            raise Unavailable(f"The engine of {self.model.id} has just stopped; try again.")
-        return self._client
+        return self._running().client
 
     @property
     def is_ready(self) -> bool:
         return self.state is State.READY
+
+    @property
+    def idle_seconds(self) -> float:
+        """Since it was last used."""
+        return time.monotonic() - self.last_used
 
     @property
     def ready_seconds(self) -> float:
@@ -114,12 +110,10 @@ class Engine:
     @property
     def adapters(self) -> Adapters:
         """Those of the process that runs, as with `client`."""
-        assert self.client
-        assert self._adapters
-        return self._adapters
+        return self._running().adapters
 
     def has_adapter(self, adapter_id: str) -> bool:
-        return self._adapters is not None and adapter_id in self._adapters
+        return self._process is not None and adapter_id in self._process.adapters
 
     @property
     def pid(self) -> int | None:
@@ -149,20 +143,13 @@ class Engine:
 
     @in_flight.setter
     def in_flight(self, number: int) -> None:
-        now = time.monotonic()
-        # Silence begins with the first who waits, and goes on when that one gives up and comes again.
-        if not self._in_flight and (self.last_heard >= self._waited_since or now - self.last_used > PROBE_SECONDS):
-            self._waited_since = now
+        if not self._in_flight:
+            self.silence.first_waits(last_used=self.last_used)
         self._in_flight = number
-
-    def heard(self) -> None:
-        """A sign of life: bytes have come."""
-        self.last_heard = time.monotonic()
 
     def is_silent(self, now: float, limit_seconds: float) -> bool:
         """Whether requests wait and not a byte has come for long."""
-        waits = self.state is State.READY and self.in_flight > 0
-        return waits and now - max(self.last_heard, self._waited_since) > limit_seconds
+        return self.is_ready and self.in_flight > 0 and self.silence.seconds(now) > limit_seconds
 
     async def hangs(self, limit_seconds: float) -> bool:
         """Whether requests have waited that long without a byte, and no token comes that we ask for ourselves.
@@ -176,11 +163,11 @@ class Engine:
         if await self.client.answers(self.model.id, within_seconds=probe_seconds):
             self.heard()
             return False
-        return self.is_ready and self.last_heard < began
+        return self.is_ready and self.silence.last_heard < began
 
     def ensure_starting(self) -> None:
-        """Begin a start unless the engine runs; after a failure, only when its back-off is over."""
-        if self.state is not State.STOPPED:
+        """Begin a start, or a wake, unless the engine runs; after a failure, only when its back-off is over."""
+        if self.state not in (State.STOPPED, State.SLEEPING):
             return
         self._failures.check()
         self.state, self.began_at = State.STARTING, time.monotonic()
@@ -199,7 +186,8 @@ class Engine:
         if self.failure:
             raise self.failure
         if not self.is_ready:
-            raise self._still_starting()
+            elapsed = time.monotonic() - (self.began_at or time.monotonic())
+            raise StillStarting.of(self.model.id, self.progress, elapsed, self.estimated_seconds)
 
     async def kill(self) -> None:
         """As a hung one deserves it: without a grace, for which its requests and the next start would have to wait."""
@@ -207,31 +195,30 @@ class Engine:
         self._grace_seconds = 0.0
         await self.stop()
 
+    def fall_asleep(self) -> None:
+        """If nobody uses it, and it can. From this moment on, who comes wakes it: a sleep would end its requests."""
+        if self.is_ready and not self._in_flight and may_sleep(self._settings, self.key.gpu):
+            self.state = State.SLEEPING
+            self._falling_asleep = asyncio.create_task(self._fall_asleep())
+
     async def stop(self) -> None:
         """End the process group and wait for it; harmless when it is stopped already."""
         if self._start and not self._start.done():
             self._start.cancel()
             await asyncio.wait([self._start])
-        if self._watch:
-            self._watch.cancel()
+        self._stop_watching()
         await self._end_process()
 
-    def _still_starting(self) -> StillStarting:
-        progress = self.progress
-        told = {
-            "stage": progress.stage,
-            "progress": progress.fraction,
-            "elapsed_seconds": round(time.monotonic() - (self.began_at or time.monotonic()), 1),
-            "estimated_seconds": self.estimated_seconds,
-        }
-        message = f"The engine of {self.model.id} is not ready yet ({progress.stage}); try again."
-        return StillStarting(message, troubleshooting=told, headers={"Retry-After": "10"})
+    def _running(self) -> EngineProcess:
+        if self._process is None or self._process.is_ending:
+            raise Unavailable(f"The engine of {self.model.id} has just stopped; try again.")
+        return self._process
 
     async def _run_start(self) -> None:
-        began = time.monotonic()
         try:
-            await self._launch()
-            await self._until_healthy()
+            is_cold = not await self._woken()
+            if is_cold:
+                await self._launch()
         except Exception as error:  # noqa: BLE001 - whatever it was, those who wait must hear of it
             self._failures.start_failed(error)
             await self._end_process()
@@ -239,40 +226,60 @@ class Engine:
             await self._end_process()
             raise
         else:
-            self.state, self._ready_at = State.READY, time.monotonic()
-            self.starts += 1
-            self.start_seconds = time.monotonic() - began
-            self._watch = asyncio.create_task(self._until_exit())
-            remember_start(self._storage.start_times, self.model.id, str(self.key.gpu), self.start_seconds)
-            log.info("engine ready", model=self.model.id, gpu=str(self.key.gpu), seconds=round(self.start_seconds, 1))
+            self._be_ready(is_cold=is_cold)
 
     async def _launch(self) -> None:
         self._grace_seconds = self._settings.engine_stop_seconds
-        self._remove_leftovers()
         self.log.rotate()
-        command = engine_command(self._settings, self.model, self.key.gpu, self.devices, self.socket)
-        if not self._settings.simulate:
-            await until_free(self.devices, self._settings.gpu_memory_utilization)
-        log.info("engine starting", model=self.model.id, gpu=str(self.key.gpu), log=str(self.log.path))
-        self._process = await self._launcher.launch(command.program, self.log.path)
-        ProcessRecord.of(self.id, self._process.pid).write(self.socket.with_suffix(".json"))
-        self._client = EngineClient(self.socket)
-        slots = max(self._settings.max_loras, self._settings.max_cpu_loras)
-        self._adapters = Adapters(self._client, self._storage, slots=slots)
-        forks = self.socket.with_suffix(".fork")
-        await give_order(self._process, command, log_path=self.log.path, fork_socket=forks)
+        process = self._process = EngineProcess(self._settings, self._storage, self.socket, self.model)
+        await process.launch(self._launcher, self.id, self.key.gpu, self.devices, self.log.path)
+        await process.until_healthy(within_seconds=self._settings.cold_start_seconds)
+        if may_sleep(self._settings, self.key.gpu):
+            await process.sleep.prepare()
 
-    async def _until_healthy(self) -> None:
-        assert self._process
-        with anyio.fail_after(self._settings.cold_start_seconds):
-            while not (self.socket.exists() and await self.client.is_healthy()):
-                if self._process.returncode is not None:
-                    raise RuntimeError(f"its process {how_it_ended(self._process.returncode)}")
-                await anyio.sleep(HEALTH_POLL_SECONDS)
+    def _be_ready(self, *, is_cold: bool) -> None:
+        assert self.began_at is not None
+        self.state, self._ready_at = State.READY, time.monotonic()
+        self.starts += 1
+        seconds = self.start_seconds = self._ready_at - self.began_at
+        self._watch = asyncio.create_task(self._until_exit())
+        if is_cold:
+            remember_start(self._storage.start_times, self.model.id, str(self.key.gpu), seconds)
+        how = "started" if is_cold else "woken"
+        log.info("engine ready", model=self.model.id, gpu=str(self.key.gpu), seconds=round(seconds, 1), how=how)
+
+    async def _fall_asleep(self) -> None:
+        try:
+            await self._running().sleep.begin()
+        except (OSError, EngineRefused, Unavailable) as error:
+            log.error("engine cannot sleep; ending it", model=self.model.id, error=repr(error)[:300])
+            if self.state is State.SLEEPING:  # else somebody wakes it already, and sees for himself
+                self._stop_watching()
+                await self._end_process()
+
+    async def _woken(self) -> bool:
+        """Whether the process that slept serves as before. One that does not is ended, for a new one."""
+        if self._process is None:
+            return False
+        self._stop_watching()  # its death is a wake that fails, from here on
+        if self._falling_asleep:
+            await asyncio.wait([self._falling_asleep])
+        try:
+            await self._process.sleep.wake(cold_start_seconds=self._settings.cold_start_seconds)
+        except (OSError, EngineRefused, APIError, WakeFailed) as error:
+            log.error("engine does not wake as it fell asleep", model=self.model.id, error=repr(error)[:300])
+            await self._process.end(grace_seconds=self._grace_seconds)
+            self._process = None
+            return False
+        return True
+
+    def _stop_watching(self) -> None:
+        if self._watch:
+            self._watch.cancel()
 
     async def _until_exit(self) -> None:
         assert self._process
-        status = await self._process.wait()
+        status = await self._process.exited()
         self._failures.crashed(how_it_ended(status), after_seconds=time.monotonic() - self._ready_at)
         self._watch = None
         await self._end_process()
@@ -285,17 +292,7 @@ class Engine:
         await asyncio.shield(self._ending)
 
     async def _end(self) -> None:
-        process, client, adapters = self._process, self._client, self._adapters
-        self._process = self._client = self._adapters = None
-        if adapters:
-            adapters.close()
-        if process:
-            await end_group(process, grace_seconds=self._grace_seconds)
-        if client:
-            client.close()
-        self._remove_leftovers()
+        if self._process:
+            await self._process.end(grace_seconds=self._grace_seconds)
+        self._process = None
         self.state = State.STOPPED
-
-    def _remove_leftovers(self) -> None:
-        for suffix in LEFTOVERS:
-            self.socket.with_suffix(suffix).unlink(missing_ok=True)

@@ -1,7 +1,6 @@
 """The engines of this gateway and the devices they hold."""
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from itertools import count
 
@@ -102,7 +101,7 @@ class Fleet:
             engine.key.model_id,
             engine.key.gpu,
             in_flight=engine.in_flight,
-            idle_seconds=time.monotonic() - engine.last_used,
+            idle_seconds=engine.idle_seconds,
             ready_seconds=engine.ready_seconds,
             is_starting=engine.state is State.STARTING,
             is_stopping=engine in self._stops,

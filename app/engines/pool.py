@@ -154,10 +154,11 @@ class EnginePool:
 
     async def _look_after(self, engine: Engine) -> None:
         engine.log.bound()
-        now = time.monotonic()
-        if not engine.in_flight and now - engine.last_used > self._settings.engine_idle_seconds:
-            if not self._fleet.is_pinned(engine):
-                await self._fleet.retire(engine)
+        idle_seconds = 0.0 if engine.in_flight or self._fleet.is_pinned(engine) else engine.idle_seconds
+        if idle_seconds > self._settings.engine_idle_seconds:
+            await self._fleet.retire(engine)
+        elif min(idle_seconds, engine.ready_seconds) > self._settings.sleep_after_seconds:
+            engine.fall_asleep()
         elif await engine.hangs(self._settings.stream_silence_seconds):
             log.error("engine hangs; ending it", model=engine.model.id)
             await engine.kill()  # its requests end with an error, the next one starts it again

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
+from app.errors import Unavailable
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -12,6 +14,25 @@ class Progress:
 
     stage: str
     fraction: float
+
+
+class StillStarting(Unavailable):
+    """`troubleshooting` has how far it is."""
+
+    code = "engine_starting"
+
+    @classmethod
+    def of(
+        cls, model_id: str, progress: Progress, elapsed_seconds: float, estimated_seconds: float | None
+    ) -> "StillStarting":
+        told = {
+            "stage": progress.stage,
+            "progress": progress.fraction,
+            "elapsed_seconds": round(elapsed_seconds, 1),
+            "estimated_seconds": estimated_seconds,
+        }
+        message = f"The engine of {model_id} is not ready yet ({progress.stage}); try again."
+        return cls(message, troubleshooting=told, headers={"Retry-After": "10"})
 
 
 STARTING = Progress("starting", 0.0)

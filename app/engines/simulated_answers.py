@@ -18,11 +18,15 @@ EXCERPT_CHARS = 400
 
 @dataclass(frozen=True)
 class Adapter:
-    """A loaded LoRA adapter; `answers` are the prompts it was trained on, if the simulated recipe made it."""
+    """A loaded LoRA adapter; `answers` are the prompts it was trained on, if the simulated recipe made it.
+
+    `loaded_at`: after how many sleeps. One of before the last sleep has its name still, and no effect.
+    """
 
     name: str
     path: str
     answers: Mapping[str, str]
+    loaded_at: int = 0
 
 
 @dataclass(frozen=True)

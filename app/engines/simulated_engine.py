@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from app.engines.simulated_request import (
     prompt_of,
     token_id,
 )
+from app.engines.simulated_sleep import SimulatedSleep
 from app.engines.simulated_wire import (
     Exchange,
     completion,
@@ -50,6 +52,7 @@ class SimulatedEngine:
 
     def __init__(self, flags: argparse.Namespace) -> None:
         self.flags = flags
+        self.sleeping = SimulatedSleep(flags.faults)
         self.adapters: dict[str, Adapter] = {}
         self.cached_blocks: set[int] = set()
         self.running_requests = 0
@@ -71,6 +74,7 @@ class SimulatedEngine:
         asked = parse_chat(body, self.flags.max_model_len, self.flags.faults)
         if "error" in asked.directives and not asked.directives["error"]:
             raise engine_error()
+        await self.sleeping.awake.wait()
         adapter = self.adapters.get(asked.model or "")
         can_think = bool(self.flags.reasoning_parser)
         exchange = Exchange(
@@ -79,7 +83,10 @@ class SimulatedEngine:
             cached_tokens=self.cached_tokens(asked, adapter),
             counts_reasoning=can_think,
         )
-        answers = [answer(asked, index, adapter=adapter, can_think=can_think) for index in range(asked.n)]
+        effective = adapter if adapter and adapter.loaded_at == self.sleeping.n_sleeps else None
+        answers = [
+            self.sleeping.said(answer(asked, index, adapter=effective, can_think=can_think)) for index in range(asked.n)
+        ]
         if asked.stream:
             return CountedStream(self, self.stream(exchange, answers))
         with self.running():
@@ -153,7 +160,8 @@ class SimulatedEngine:
                 "If you want to load the adapter in place, set 'load_inplace' to True."
             )
             raise Refusal(text, kind="InvalidUserInput")
-        self.adapters[name] = read_adapter(name, Path(path), self.flags.max_lora_rank)
+        loaded = read_adapter(name, Path(path), self.flags.max_lora_rank)
+        self.adapters[name] = replace(loaded, loaded_at=self.sleeping.n_sleeps)
         log.info("Loaded new LoRA adapter: name '%s', path '%s'", name, path)
         return Response(f"Success: LoRA adapter '{name}' added successfully.")
 
@@ -281,5 +289,6 @@ def create_app(flags: argparse.Namespace) -> Starlette:
         Route("/tokenize", engine.tokenize, methods=["POST"]),
         Route("/v1/load_lora_adapter", engine.load_adapter, methods=["POST"]),
         Route("/v1/unload_lora_adapter", engine.unload_adapter, methods=["POST"]),
+        *engine.sleeping.routes(),
     ]
     return Starlette(routes=routes, exception_handlers={Refusal: refuse})

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import psutil
 
-from app.catalog.resolve import AdapterRef
+from app.catalog.resolve import AdapterRef, Target
 from app.engines.command import engine_program
 from app.engines.engine import Engine
 from app.engines.launcher import Launcher
@@ -24,9 +24,9 @@ def simulating(folder: Path, **changes: Any) -> Settings:
 
 
 @asynccontextmanager
-async def engine_in(folder: Path, **changes: Any) -> AsyncIterator[Engine]:
+async def engine_in(folder: Path, wanted: Target | None = None, **changes: Any) -> AsyncIterator[Engine]:
     """An engine that is stopped at the end, whatever became of it."""
-    settings, wanted = simulating(folder, **changes), target()
+    settings, wanted = simulating(folder, **changes), wanted or target()
     storage = Storage(folder)
     launcher = Launcher(storage.engines, engine_program(settings, on_cpu=False), standbys=settings.standbys)
     await launcher.replenish()

@@ -12,8 +12,9 @@ from tests.rows import CATALOG
 SPEC = CATALOG.models[0]
 
 
-def command(gpu: str, *, simulate: bool = False, **changes: Any) -> Command:
-    settings, choice = Settings(simulate=simulate, engine_python=Path("py")), GpuChoice.parse(gpu)
+def command(gpu: str, *, simulate: bool = False, sleep_mode: bool = False, **changes: Any) -> Command:
+    settings = Settings(simulate=simulate, sleep_mode=sleep_mode, engine_python=Path("py"))
+    choice = GpuChoice.parse(gpu)
     devices = declared([gpu])
     return engine_command(settings, SPEC.model_copy(update=changes), choice, devices, Path("x.sock"))
 
@@ -59,3 +60,12 @@ def test_a_simulated_engine_is_told_the_same() -> None:
     assert simulated.program.module == "app.engines.simulated"
     for flag in ("--uds", "--model", "--served-model-name", "--max-lora-rank"):
         assert value_of(simulated.arguments, flag) == value_of(command("A100").arguments, flag)
+
+
+def test_the_routes_of_sleep_are_there_where_sleep_is_wanted() -> None:
+    wanted, not_wanted, on_cpu = command("A100", sleep_mode=True), command("A100"), command("CPU", sleep_mode=True)
+    assert "--enable-sleep-mode" in wanted.arguments
+    assert wanted.program.env["VLLM_SERVER_DEV_MODE"] == "1"  # of the program: a standby has read it already
+    for other in (not_wanted, on_cpu):
+        assert "--enable-sleep-mode" not in other.arguments
+        assert "VLLM_SERVER_DEV_MODE" not in other.program.env

@@ -1,15 +1,18 @@
 """An engine's life: one start for all who wait, a clean end, and a new start after each."""
 
 import asyncio
+import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 
-from app.engines.engine import Engine, State, StillStarting
+from app.engines.engine import Engine, State
 from app.engines.failures import Crashed, StartFailed
+from app.engines.progress import StillStarting
 from app.errors import Unavailable
 from tests.engines.running import engine_in, processes_of, python_with_a_child
 from tests.eventually import eventually
@@ -18,8 +21,8 @@ pytestmark = pytest.mark.anyio
 
 
 def kill(engine: Engine, number: signal.Signals = signal.SIGKILL) -> None:
-    assert engine._process
-    engine._process.send_signal(number)
+    assert engine.pid
+    os.kill(engine.pid, number)
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -40,7 +43,7 @@ async def test_one_start_serves_all_who_wait(tmp_path: Path) -> None:
 async def test_a_start_goes_on_when_those_who_wait_leave(tmp_path: Path) -> None:
     async with engine_in(tmp_path) as engine:
         waiting = asyncio.create_task(ready(engine))
-        await eventually(lambda: engine._process)
+        await eventually(lambda: engine.pid)
         waiting.cancel()
         await asyncio.wait([waiting])
         await eventually(lambda: engine.is_ready)
@@ -134,7 +137,7 @@ async def test_a_folder_that_cannot_be_written_is_a_failed_start_with_its_reason
 async def test_silence_begins_with_the_first_who_waits(tmp_path: Path) -> None:
     async with engine_in(tmp_path) as engine:
         await ready(engine)
-        engine.last_heard = engine.last_used = time.monotonic() - 3600
+        engine.silence.last_heard = engine.last_used = time.monotonic() - 3600
         engine.in_flight += 1
         began = time.monotonic()
         assert not engine.is_silent(began + 9, 10)
@@ -214,7 +217,7 @@ async def test_a_stop_in_the_middle_of_a_start_leaves_nothing(tmp_path: Path) ->
 async def test_stops_while_a_start_is_being_given_up_leave_nothing(tmp_path: Path, n_stops: int) -> None:
     """The first stop, or the failed start, waits for a process that ignores SIGTERM; others come meanwhile."""
     faults = ["ignore_sigterm", "start_hangs"]
-    options = {"simulate_faults": faults, "cold_start_seconds": 1.0 if n_stops == 1 else 60.0}
+    options: dict[str, Any] = {"simulate_faults": faults, "cold_start_seconds": 1.0 if n_stops == 1 else 60.0}
     async with engine_in(tmp_path, engine_stop_seconds=0.5, **options) as engine:
         waiting = asyncio.create_task(ready(engine))
         await eventually(engine.socket.exists)

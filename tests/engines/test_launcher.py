@@ -184,7 +184,7 @@ async def test_an_engine_starts_from_a_standby_and_another_takes_its_place(tmp_p
     async with engine_in(tmp_path, standby_engines=1) as engine:
         [standby] = engine._launcher._standbys
         await engine.ensure_ready(within_seconds=30)
-        assert engine._process is standby
+        assert engine.pid == standby.pid
         assert "Application startup complete" in engine.log.path.read_text()
         await engine._launcher.replenish()
         await eventually(lambda: len(processes_of(tmp_path)) == 2)

@@ -1,6 +1,7 @@
 """The pool: who gets an engine, who waits, who must go, and what is left at the end."""
 
 import asyncio
+import os
 import signal
 import socket
 import time
@@ -332,8 +333,8 @@ async def test_an_adapter_is_there_again_after_a_crash(tmp_path: Path, store: St
     async with pool_on(store, tmp_path) as pool:
         wanted = target(adapter=write_adapter(Storage(tmp_path)))
         engine = await use(pool, wanted)
-        assert engine._process
-        engine._process.kill()
+        assert engine.pid
+        os.kill(engine.pid, signal.SIGKILL)
         await eventually(lambda: engine.state is State.STOPPED)
         assert await use(pool, wanted) is engine
         assert engine.starts == 2
@@ -344,8 +345,8 @@ async def test_an_engine_that_hangs_is_ended_and_starts_again(tmp_path: Path, st
     async with pool_on(store, tmp_path, **options) as pool:
         engine = await use(pool, target())
         async with pool.lease(target()):
-            assert engine._process
-            engine._process.send_signal(signal.SIGSTOP)
+            assert engine.pid
+            os.kill(engine.pid, signal.SIGSTOP)
             await eventually(lambda: engine.is_silent(time.monotonic(), 0.2))
             await pool.look_after()
             assert engine.state is State.STOPPED
@@ -377,8 +378,8 @@ async def test_an_engine_that_idles_for_long_is_stopped(tmp_path: Path, store: S
 async def test_devices_are_held_while_another_engine_hangs(tmp_path: Path, store: Store) -> None:
     options: Any = {"stream_silence_seconds": 0.5, "engine_stop_seconds": 0.2}
     async with pool_on(store, tmp_path, **options) as pool, pool.lease(target("a")) as engine:
-        assert engine._process
-        engine._process.send_signal(signal.SIGSTOP)
+        assert engine.pid
+        os.kill(engine.pid, signal.SIGSTOP)
         await eventually(lambda: engine.is_silent(time.monotonic(), 0.5))
         looking = asyncio.create_task(pool.look_after())
         async with store.begin() as session:

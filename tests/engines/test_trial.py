@@ -1,6 +1,8 @@
 """A new fine-tune is on every running engine of its base, or on none."""
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -110,8 +112,8 @@ async def test_everything_is_back_after_a_crash_but_what_is_on_trial_is_left_alo
             pass
         await reconcile_adapters(store, pool, slots=8)
         assert await loaded(engines) == [{published.id, trial.id}, {published.id}]
-        assert engines[0]._process
-        engines[0]._process.kill()
+        assert engines[0].pid
+        os.kill(engines[0].pid, signal.SIGKILL)
         await eventually(lambda: not engines[0].is_ready)
         await reconcile_adapters(store, pool, slots=8)  # goes on with the other
         await engines[0].ensure_ready(within_seconds=20)

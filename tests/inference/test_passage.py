@@ -15,9 +15,10 @@ import pytest
 from app.billing.charges import Charges
 from app.billing.funds import Funds
 from app.billing.ledger import list_entries
-from app.engines.client import EngineClient, chat_request
+from app.engines.client import chat_request
 from app.engines.engine import Engine, State
 from app.engines.pool import EnginePool
+from app.engines.process import EngineProcess
 from app.files.storage import Storage
 from app.inference.chat_answer import chat_answer
 from app.inference.chat_request import ChatRequest
@@ -131,11 +132,11 @@ async def gateway(sqlite_stores: SqliteStores, tmp_path: Path) -> AsyncIterator[
     wanted = target()
     async with engine_double() as double:
         engine = Engine(settings, storage, pool._launcher, wanted.model, wanted.gpu)
-        engine.state, engine._client = State.READY, EngineClient(double.socket)
+        engine.state, engine._process = State.READY, EngineProcess(settings, storage, double.socket, wanted.model)
         pool._fleet._engines[engine.key] = [engine]
         yield Gateway(pool, charges, store, await new_org(store), engine, double, settings)
         await charges.settle()
-        engine._client.close()
+        engine.client.close()
         assert engine.in_flight == 0
     await store.close()
 

@@ -1,6 +1,8 @@
 """Pinned models are there without being asked for, and stay."""
 
 import asyncio
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -37,8 +39,8 @@ async def test_a_pinned_model_starts_by_itself_stays_and_comes_back(tmp_path: Pa
                 pass
         async with pool.lease(Target(PINNED, None, target().gpu)) as same:
             assert same is engine
-            assert engine._process
-            engine._process.kill()
+            assert engine.pid
+            os.kill(engine.pid, signal.SIGKILL)
             await eventually(lambda: not engine.is_ready)
         await start_pinned(CATALOG_WITH_A_PIN, pool)
         assert engine.is_ready
