@@ -28,6 +28,7 @@ from workers.run import Run
 
 log = structlog.get_logger()
 
+JOB_PREFIX = "ftjob-"  # so begin the ids of jobs, who hold wishes as gateways do
 TURN_POLLS = 3
 
 
@@ -125,7 +126,7 @@ async def _make_wishes(
 ) -> None:
     """Those of other workers of this host stay, as long as their jobs wait."""
     host = socket.gethostname()
-    await wishes.withdraw_others(session, host, waiting)
+    await wishes.withdraw_others(session, host, waiting, prefix=JOB_PREFIX)
     for job_id, gpu in wished.items():
         await wishes.wish(session, host, job_id, gpu, seconds=seconds)
 

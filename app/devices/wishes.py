@@ -1,6 +1,8 @@
-"""Who would use devices now, were they free: a worker writes it down for a job, and engines of its host give way."""
+"""Who would use devices now, were they free: a worker writes it down for a job, a gateway for a request, and engines
+of their host give way.
+"""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import delete, select, update
@@ -19,6 +21,21 @@ class Wish:
     waited_seconds: float
 
 
+def owed(wishes: Sequence[Wish], gateway_prefix: str, own_prefix: str) -> list[Wish]:
+    """Those that a gateway gives way to: all of jobs, and of other gateways those that are older than its own.
+
+    Of two gateways that wait for one device, each would else leave it to the other. `wishes`: the oldest first.
+    """
+    own_types: set[str] = set()
+    found = []
+    for each in wishes:
+        if each.holder.startswith(own_prefix):
+            own_types.add(each.gpu.type)
+        elif not each.holder.startswith(gateway_prefix) or each.gpu.type not in own_types:
+            found.append(each)
+    return found
+
+
 async def wish(session: AsyncSession, host: str, holder: str, gpu: GpuChoice, *, seconds: float) -> None:
     """For `seconds` from now; it counts from its first time, as long as it is repeated and for the same devices."""
     mine = (DeviceWish.holder == holder, DeviceWish.host == host)
@@ -34,9 +51,10 @@ async def withdraw(session: AsyncSession, host: str, holder: str) -> None:
     await session.execute(delete(DeviceWish).where(DeviceWish.host == host, DeviceWish.holder == holder))
 
 
-async def withdraw_others(session: AsyncSession, host: str, waiting: Collection[str]) -> None:
-    """What was wished on this host for any but these."""
-    await session.execute(delete(DeviceWish).where(DeviceWish.host == host, DeviceWish.holder.not_in(waiting)))
+async def withdraw_others(session: AsyncSession, host: str, waiting: Collection[str], *, prefix: str) -> None:
+    """What was wished on this host for any but these, among holders whose names begin so."""
+    among = (DeviceWish.host == host, DeviceWish.holder.startswith(prefix, autoescape=True))
+    await session.execute(delete(DeviceWish).where(*among, DeviceWish.holder.not_in(waiting)))
 
 
 async def list_wishes(session: AsyncSession, host: str) -> list[Wish]:

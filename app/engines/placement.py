@@ -25,7 +25,9 @@ class Running:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What somebody waits for: an engine of a model or, where there is no model, the devices alone, for a job."""
+    """What somebody waits for: an engine of a model or, where there is no model, the devices alone, for another
+    process of this host.
+    """
 
     model_id: str | None
     gpu: GpuChoice
@@ -49,7 +51,7 @@ class Reuse:
 
 @dataclass(frozen=True)
 class Start:
-    """The devices are free: start an engine on them, or leave them to the job."""
+    """The devices are free: start an engine on them, or leave them to the other process."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,12 @@ class MakeRoom:
 
 @dataclass(frozen=True)
 class Wait:
-    """Devices are on their way, or all are busy; something will become free."""
+    """Devices are on their way, or all are busy; something will become free.
+
+    `lacks`: how many devices must become free that no engine here can give.
+    """
+
+    lacks: int = 0
 
 
 @dataclass(frozen=True)
@@ -148,7 +155,7 @@ class _Devices:
             evict = _enough(idle, missing - _count(drain or ()))
         if evict is None or drain is None:
             self._spoken_for.add(type_)  # a smaller one that comes later must not starve this one
-            return Wait()
+            return Wait(lacks=count - self._coming.get(type_, 0) - _count(self._idle(type_)))
         for engine in (*evict, *drain):
             del self._running[engine.id]
             self._coming[type_] = self._coming.get(type_, 0) + engine.gpu.count

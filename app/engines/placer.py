@@ -4,23 +4,27 @@ import asyncio
 import socket
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.catalog.resolve import Target
+from app.catalog.spec import GpuChoice
 from app.devices import leases
-from app.devices.wishes import Wish, list_wishes
+from app.devices.wishes import Wish, list_wishes, owed, wish, withdraw_others
 from app.engines.engine import Engine
 from app.engines.fleet import Fleet
-from app.engines.placement import Decision, MakeRoom, Refuse, Reuse, Rules, Start, may_grow, plan
-from app.engines.waiters import NoCapacity, Waiter, Waiters, WaitingJob
+from app.engines.placement import Decision, MakeRoom, Refuse, Reuse, Rules, Start, Wait, may_grow, plan
+from app.engines.waiters import NoCapacity, Waiter, Waiters, WaitingElsewhere
 from app.errors import APIError, Unavailable
+from app.ids import new_id
 from app.settings import Settings
 from app.store.session import Store
 
 log = structlog.get_logger()
+
+GATEWAY = "gateway"  # so begins the name of each, as a holder of wishes
 
 
 class Placer:
@@ -28,6 +32,8 @@ class Placer:
 
     def __init__(self, settings: Settings, store: Store, fleet: Fleet) -> None:
         self.giving_way: frozenset[Engine] = frozenset()  # busy, and given nothing more to do
+        self._prefix = f"{new_id(GATEWAY)}/"
+        self._has_wished = False
         self._settings = settings
         self._store = store
         self._fleet = fleet
@@ -114,21 +120,25 @@ class Placer:
         self._waiters.see_wishes(wishes)
         waiting = self._waiters.in_turn()
         free = Counter(device.type for device in self._fleet.devices if device.name not in held)
-        starting = self._carry_out(waiting, self._plan(waiting, free))
+        decisions = self._plan(waiting, free)
+        lacking = self._lacking(waiting, decisions, held)
+        starting = self._carry_out(waiting, decisions)
         for waiter in starting:
             await self._start_for(waiter)
         await self._grow(free)
+        await self._wish(lacking)
 
     async def _look(self) -> tuple[set[str], list[Wish]]:
         async with self._store.read() as session:
-            return await leases.held(session), await list_wishes(session, socket.gethostname())
+            held, wishes = await leases.held(session), await list_wishes(session, socket.gethostname())
+        return held, owed(wishes, GATEWAY, self._prefix)
 
-    def _plan(self, waiting: Sequence[Waiter | WaitingJob], free: Mapping[str, int]) -> list[Decision]:
+    def _plan(self, waiting: Sequence[Waiter | WaitingElsewhere], free: Mapping[str, int]) -> list[Decision]:
         total = Counter(device.type for device in self._fleet.devices)
         running = self._fleet.running(draining=self.giving_way)
         return plan([one.wanted() for one in waiting], running, free=free, total=total, rules=self._rules)
 
-    def _carry_out(self, waiting: Sequence[Waiter | WaitingJob], decisions: Sequence[Decision]) -> list[Waiter]:
+    def _carry_out(self, waiting: Sequence[Waiter | WaitingElsewhere], decisions: Sequence[Decision]) -> list[Waiter]:
         """All but the starts, which are returned."""
         engines = {engine.id: engine for engine in self._fleet.engines}
         drained = [name for decision in decisions if isinstance(decision, MakeRoom) for name in decision.drain]
@@ -145,6 +155,35 @@ class Placer:
                 case Waiter(), Start():
                     starting.append(one)
         return starting
+
+    def _lacking(
+        self, waiting: Sequence[Waiter | WaitingElsewhere], decisions: Sequence[Decision], held: Collection[str]
+    ) -> dict[str, GpuChoice]:
+        """By holder: what requests wait for, where others have devices of the type. At most one for each type."""
+        engines = self._fleet.running(draining=frozenset())
+        own = Counter[str]()
+        for engine in engines:
+            own[engine.gpu.type] += engine.gpu.count
+        taken = Counter(device.type for device in self._fleet.devices if device.name in held)
+        return {
+            f"{self._prefix}{one.number}": GpuChoice(type=one.target.gpu.type, count=lacks)
+            for one, decision in zip(waiting, decisions, strict=True)
+            if isinstance(one, Waiter)
+            and isinstance(decision, Wait)
+            and (lacks := decision.lacks)
+            and taken[one.target.gpu.type] > own[one.target.gpu.type]
+        }
+
+    async def _wish(self, lacking: Mapping[str, GpuChoice]) -> None:
+        """Engines of other gateways on this host give way, as ours do for what waits there."""
+        if not lacking and not self._has_wished:
+            return
+        host = socket.gethostname()
+        async with self._store.begin() as session:
+            await withdraw_others(session, host, lacking, prefix=self._prefix)
+            for holder, gpu in lacking.items():
+                await wish(session, host, holder, gpu, seconds=self._settings.lease_seconds)
+        self._has_wished = bool(lacking)
 
     async def _start_for(self, waiter: Waiter) -> None:
         engine = await self._fleet.add(waiter.target.model, waiter.target.gpu)

@@ -1,8 +1,9 @@
-"""Those who wait for devices: requests, for an engine, and jobs, whose workers will take the devices themselves."""
+"""Those who wait for devices: requests, for an engine, and what waits elsewhere, whose process takes them itself."""
 
 import asyncio
 import time
 from dataclasses import dataclass, field
+from itertools import count
 
 from app.catalog.resolve import Target
 from app.devices.wishes import Wish
@@ -11,7 +12,7 @@ from app.engines.placement import Wanted
 from app.engines.waiting import FairQueue
 from app.errors import APIError, Unavailable
 
-JOBS = "jobs"  # among organisations, all jobs together are one
+ELSEWHERE = "elsewhere"  # among organisations, jobs and requests at other gateways together are one
 
 
 class QueueFull(APIError):
@@ -32,6 +33,7 @@ class Waiter:
 
     target: Target
     org_id: str
+    number: int = field(default_factory=count().__next__)
     since: float = field(default_factory=time.monotonic)
     placed: asyncio.Future[Engine] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
@@ -45,7 +47,9 @@ class Waiter:
 
 
 @dataclass(eq=False)
-class WaitingJob:
+class WaitingElsewhere:
+    """A job, or a request at another gateway of this host."""
+
     wish: Wish
 
     def wanted(self) -> Wanted:
@@ -57,13 +61,13 @@ class Waiters:
 
     def __init__(self, max_waiting: int) -> None:
         self._max_waiting = max_waiting
-        self._queue = FairQueue[Waiter | WaitingJob]()
-        self._jobs: dict[str, WaitingJob] = {}
+        self._queue = FairQueue[Waiter | WaitingElsewhere]()
+        self._elsewhere: dict[str, WaitingElsewhere] = {}
 
     def __len__(self) -> int:
         return len(self._queue)
 
-    def in_turn(self) -> list[Waiter | WaitingJob]:
+    def in_turn(self) -> list[Waiter | WaitingElsewhere]:
         return [one for one in self._queue if not (isinstance(one, Waiter) and one.has_left)]
 
     def requests(self) -> list[Waiter]:
@@ -71,7 +75,7 @@ class Waiters:
 
     def add(self, target: Target, org_id: str) -> Waiter:
         """Raises QueueFull."""
-        if len(self._queue) - len(self._jobs) >= self._max_waiting:
+        if len(self._queue) - len(self._elsewhere) >= self._max_waiting:
             raise QueueFull(f"{self._max_waiting} requests wait for an engine already; try again.")
         waiter = Waiter(target, org_id)
         self._queue.add(org_id, waiter)
@@ -91,13 +95,13 @@ class Waiters:
         self._queue.leave(waiter.org_id, waiter)
 
     def see_wishes(self, wishes: list[Wish]) -> None:
-        """The jobs that wait now. One that waits no more got its devices, or was given up."""
+        """What waits elsewhere now. One that waits no more got its devices, or was given up."""
         known = {wish.holder: wish for wish in wishes}
-        for holder in self._jobs.keys() - known.keys():
-            self._queue.serve(JOBS, self._jobs.pop(holder))
+        for holder in self._elsewhere.keys() - known.keys():
+            self._queue.serve(ELSEWHERE, self._elsewhere.pop(holder))
         for holder, wish in known.items():
-            if holder in self._jobs:
-                self._jobs[holder].wish = wish
+            if holder in self._elsewhere:
+                self._elsewhere[holder].wish = wish
             else:
-                self._jobs[holder] = WaitingJob(wish)
-                self._queue.add(JOBS, self._jobs[holder])
+                self._elsewhere[holder] = WaitingElsewhere(wish)
+                self._queue.add(ELSEWHERE, self._elsewhere[holder])

@@ -231,7 +231,9 @@ class SealingKey(Base):
 
 
 class DeviceWish(Base):
-    """A job that a worker on this host could run now, were devices free; engines there give way to it."""
+    """A job that a worker on this host could run now, or a request that its gateway could serve, were devices free;
+    engines there give way to it.
+    """
 
     __tablename__ = "device_wishes"
 

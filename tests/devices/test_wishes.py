@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import update
 
 from app.catalog.spec import GpuChoice
-from app.devices.wishes import Wish, list_wishes, wish, withdraw, withdraw_others
+from app.devices.wishes import Wish, list_wishes, owed, wish, withdraw, withdraw_others
 from app.store.session import Store
 from app.store.tables import DeviceWish
 
@@ -51,12 +51,30 @@ async def test_a_wish_that_is_not_repeated_runs_out(store: Store) -> None:
 
 
 async def test_wishes_are_withdrawn(store: Store) -> None:
-    for holder in ("a", "b", "c"):
+    for holder in ("job_a", "job_b", "job_c", "gateway_a"):
         await make(store, holder)
     async with store.begin() as session:
-        await withdraw(session, "here", "a")
-        await withdraw_others(session, "elsewhere", [])
-    assert {w.holder for w in await wishes(store)} == {"b", "c"}
+        await withdraw(session, "here", "job_a")
+        await withdraw_others(session, "elsewhere", [], prefix="job_")
+    assert {w.holder for w in await wishes(store)} == {"job_b", "job_c", "gateway_a"}
     async with store.begin() as session:
-        await withdraw_others(session, "here", ["c"])
-    assert {w.holder for w in await wishes(store)} == {"c"}
+        await withdraw_others(session, "here", ["job_c"], prefix="job_")
+    assert {w.holder for w in await wishes(store)} == {"job_c", "gateway_a"}
+
+
+@pytest.mark.parametrize(
+    ("wished", "given_way_to"),
+    [
+        (["gateway_b/1"], ["gateway_b/1"]),
+        (["gateway_a/1", "gateway_b/1"], []),
+        (["gateway_b/1", "gateway_a/1", "gateway_c/1"], ["gateway_b/1"]),
+        (["gateway_a/1", "job"], ["job"]),
+        (["gateway_a/1 H100", "gateway_b/1"], ["gateway_b/1"]),
+    ],
+)
+def test_of_two_gateways_the_one_that_has_waited_longer_is_given_way_to(
+    wished: list[str], given_way_to: list[str]
+) -> None:
+    told = [each.split() for each in wished]
+    made = [Wish(holder, GpuChoice.parse(gpu[0] if gpu else "A100"), 1.0) for holder, *gpu in told]
+    assert [each.holder for each in owed(made, "gateway", "gateway_a/")] == given_way_to

@@ -65,19 +65,25 @@ CASES: list[tuple[str, Wanted, list[Running], int, Decision]] = [
         1,
         MakeRoom(("a",)),
     ),
-    ("a busy engine is waited for", wants("b", waited=PATIENT), [engine("a", **BUSY)], 0, Wait()),
-    ("a starting engine is waited for", wants("b", waited=99), [engine("a", is_starting=True)], 0, Wait()),
-    ("a pinned engine stays though it is idle", wants("b", waited=99), [engine("a", is_pinned=True)], 0, Wait()),
+    ("a busy engine is waited for", wants("b", waited=PATIENT), [engine("a", **BUSY)], 0, Wait(lacks=1)),
+    ("a starting engine is waited for", wants("b", waited=99), [engine("a", is_starting=True)], 0, Wait(lacks=1)),
+    ("a pinned engine stays though it is idle", wants("b", waited=99), [engine("a", is_pinned=True)], 0, Wait(lacks=1)),
     (
         "a pinned engine stays though it is busy",
         wants("b", waited=99),
         [engine("a", is_pinned=True, **BUSY)],
         0,
-        Wait(),
+        Wait(lacks=1),
     ),
-    ("one that was just warmed stays", wants("b"), [engine("a", ready_seconds=4.9)], 0, Wait()),
+    ("one that was just warmed stays", wants("b"), [engine("a", ready_seconds=4.9)], 0, Wait(lacks=1)),
     ("one that has settled goes", wants("b"), [engine("a", ready_seconds=5.0)], 0, MakeRoom(("a",))),
-    ("idle engines are not evicted in vain", wants("c", TWO), [engine("a", **IDLE), engine("b", **BUSY)], 0, Wait()),
+    (
+        "idle engines are not evicted in vain",
+        wants("c", TWO),
+        [engine("a", **IDLE), engine("b", **BUSY)],
+        0,
+        Wait(lacks=1),
+    ),
     (
         "a busy engine is drained for who has waited long",
         wants("b", waited=IMPATIENT),
@@ -90,7 +96,7 @@ CASES: list[tuple[str, Wanted, list[Running], int, Decision]] = [
         wants("b", waited=99),
         [engine("a", ready_seconds=29, **BUSY)],
         0,
-        Wait(),
+        Wait(lacks=1),
     ),
     (
         "idle ones go before a busy one is drained",
@@ -139,7 +145,7 @@ CASES: list[tuple[str, Wanted, list[Running], int, Decision]] = [
     ("a type that is not here is refused", wants("a", GpuChoice.parse("H100")), [], 4, Refuse("H100 is more than")),
     ("a job finds free devices", wants(None), [engine("a", **IDLE)], 1, Start()),
     ("a job makes an idle engine go", wants(None), [engine("a", **IDLE)], 0, MakeRoom(("a",))),
-    ("a job that has just come lets a busy engine go on", wants(None), [engine("a", **BUSY)], 0, Wait()),
+    ("a job that has just come lets a busy engine go on", wants(None), [engine("a", **BUSY)], 0, Wait(lacks=1)),
     ("a job drains a busy engine", wants(None, waited=IMPATIENT), [engine("a", **BUSY)], 0, MakeRoom((), ("a",))),
 ]
 
@@ -159,7 +165,7 @@ def test_each_rule(wanted: Wanted, running: list[Running], free: int, decision: 
 def test_what_was_promised_to_one_is_not_promised_to_another() -> None:
     running = [engine("x", **IDLE), engine("y", **IDLE)]
     waiting = [wants("a"), wants("b"), wants("c"), wants("d")]
-    assert planned(waiting, running, free=1) == [Start(), MakeRoom(("x",)), MakeRoom(("y",)), Wait()]
+    assert planned(waiting, running, free=1) == [Start(), MakeRoom(("x",)), MakeRoom(("y",)), Wait(lacks=1)]
 
 
 def test_those_who_want_the_same_model_get_one_engine() -> None:
@@ -167,19 +173,19 @@ def test_those_who_want_the_same_model_get_one_engine() -> None:
 
 
 def test_small_wishes_do_not_starve_a_large_one_that_came_before() -> None:
-    assert planned([wants("a", TWO), wants("b")], [engine("x", **BUSY)], free=1, total=2) == [Wait(), Wait()]
+    assert planned([wants("a", TWO), wants("b")], [engine("x", **BUSY)], free=1, total=2) == [Wait(lacks=2), Wait()]
 
 
 def test_who_waits_for_one_type_holds_up_nobody_on_another() -> None:
     waiting = [wants("a"), wants("b", CPU), wants("x")]
     running = [engine("x", **BUSY)]
     decided = plan(waiting, running, free={"CPU": 1}, total={"A100": 1, "CPU": 1}, rules=RULES)
-    assert decided == [Wait(), Start(), Reuse("x")]
+    assert decided == [Wait(lacks=1), Start(), Reuse("x")]
 
 
 def test_an_engine_that_must_go_for_one_is_not_used_by_those_behind() -> None:
-    assert planned([wants("b"), wants("a")], [engine("a", **IDLE)], total=1) == [MakeRoom(("a",)), Wait()]
-    assert planned([wants("a"), wants("b")], [engine("a", **IDLE)], total=1) == [Reuse("a"), Wait()]
+    assert planned([wants("b"), wants("a")], [engine("a", **IDLE)], total=1) == [MakeRoom(("a",)), Wait(lacks=1)]
+    assert planned([wants("a"), wants("b")], [engine("a", **IDLE)], total=1) == [Reuse("a"), Wait(lacks=1)]
 
 
 def test_surplus_of_what_is_evicted_is_there_for_the_next() -> None:

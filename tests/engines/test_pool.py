@@ -89,6 +89,11 @@ async def holders(store: Store) -> list[str]:
         return list(await session.scalars(select(DeviceLease.holder)))
 
 
+async def no_wishes(store: Store) -> bool:
+    async with store.read() as session:
+        return not list(await session.scalars(select(DeviceWish.holder)))
+
+
 async def test_leases_of_one_target_share_an_engine(tmp_path: Path, store: Store) -> None:
     async with pool_on(store, tmp_path) as pool:
         engines = await asyncio.gather(*(use(pool, target()) for _ in range(6)))
@@ -309,6 +314,47 @@ async def test_two_gateways_never_use_more_devices_than_there_are(tmp_path: Path
         for task in holding:
             task.cancel()
         await asyncio.gather(*holding, return_exceptions=True)
+
+
+async def test_an_idle_engine_gives_way_to_a_request_at_another_gateway(tmp_path: Path, store: Store) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    async with pool_on(store, here, devices=["CPU:1"]) as first, pool_on(store, there, devices=["CPU:1"]) as second:
+        for idle, asked in ((first, second), (second, first), (first, second)):
+            await use(idle, target("a"))
+            assert await use(asked, target("b"))
+            assert idle.engines == []
+        await eventually(lambda: no_wishes(store))
+
+
+async def test_a_busy_engine_drains_for_who_has_waited_long_at_another_gateway(tmp_path: Path, store: Store) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    options: Any = {"devices": ["CPU:1"], "drain_after_seconds": A_LITTLE}
+    async with pool_on(store, here, **options) as first, pool_on(store, there, **options) as second:
+        released = asyncio.Event()
+        running = asyncio.create_task(hold(first, target("a"), released))
+        await eventually(lambda: first.engines and first.engines[0].is_ready)
+        waiting = asyncio.create_task(use(second, target("b")))
+        await eventually(lambda: first._placer.giving_way)
+        assert not waiting.done()
+        released.set()
+        await asyncio.gather(running, waiting)
+
+
+async def test_two_gateways_that_both_want_the_only_device_take_turns(tmp_path: Path, store: Store) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    async with pool_on(store, here, devices=["CPU:1"]) as first, pool_on(store, there, devices=["CPU:1"]) as second:
+        async with asyncio.timeout(60):
+            await asyncio.gather(*(use(pool, target(model)) for model in "abc" for pool in (first, second)))
+        await eventually(lambda: no_wishes(store))
+
+
+async def test_who_waits_for_its_own_gateways_engine_wishes_for_nothing(tmp_path: Path, store: Store) -> None:
+    async with pool_on(store, tmp_path, devices=["CPU:1"]) as pool, pool.lease(target("a")):
+        waiting = asyncio.create_task(use(pool, target("b")))
+        assert await stays_waiting(waiting)
+        assert await no_wishes(store)
+        waiting.cancel()
+        await asyncio.wait([waiting])
 
 
 async def test_a_start_that_fails_is_told_to_who_waits_and_keeps_nobody_busy(tmp_path: Path, store: Store) -> None:
