@@ -59,3 +59,7 @@ def test_a_simulated_engine_is_told_the_same() -> None:
     assert simulated.program.module == "app.engines.simulated"
     for flag in ("--uds", "--model", "--served-model-name", "--max-lora-rank"):
         assert value_of(simulated.arguments, flag) == value_of(command("A100").arguments, flag)
+
+
+def test_every_model_is_prompted_by_the_template_that_is_trained_with() -> None:
+    assert value_of(command("A100").arguments, "--tokenizer-mode") == "hf"
