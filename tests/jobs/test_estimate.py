@@ -14,8 +14,9 @@ from app.jobs.estimate import DoesNotFit
 from app.jobs.schemas import JobCreate
 from app.jobs.service import create_job
 from app.store.session import Store
-from tests.asking import JOBS, MODEL, TEN_STEPS, ok, refused, upload
-from tests.rows import CATALOG, make_file, make_org
+from tests.asking import JOBS, MODEL, TEN_STEPS, jsonl, ok, refused, upload
+from tests.asking import create_job as make_job
+from tests.rows import CATALOG, chat_rows, make_file, make_org
 
 ESTIMATE = "/v1/fine_tuning/estimate"
 SPEC = CATALOG.models[0]
@@ -90,3 +91,30 @@ async def test_an_estimate_refuses_what_a_job_would(client: AsyncClient) -> None
     refused(response, 400, param="training_file", code="invalid_training_file")
     response = await client.post(ESTIMATE, json={"model": "no/such", "training_file": bad})
     refused(response, 404, param="model", code="model_not_found")
+
+
+@pytest.mark.anyio
+async def test_early_stopping_without_rows_to_validate_with_is_refused_at_once(client: AsyncClient) -> None:
+    one, ten = (await upload(client, jsonl(chat_rows(1))))["id"], (await upload(client))["id"]
+    patient = {"early_stopping_patience": 2}
+    param = "hyperparameters.early_stopping_patience"
+    for training_file, numbers in ((ten, patient), (one, {**patient, "validation_split": 0.5})):
+        body = {"model": MODEL, "training_file": training_file, "hyperparameters": numbers}
+        for path in (JOBS, ESTIMATE):
+            refused(await client.post(path, json=body), 400, param=param)
+    for enough in (
+        {"hyperparameters": {**patient, "validation_split": 0.5}},
+        {"hyperparameters": patient, "validation_file": ten},
+    ):
+        ok(await client.post(ESTIMATE, json={"model": MODEL, "training_file": ten, **enough}))
+
+
+@pytest.mark.anyio
+async def test_a_job_and_an_estimate_tell_the_warnings_of_the_file(client: AsyncClient) -> None:
+    row = chat_rows(1)[0]
+    file_id = (await upload(client, jsonl([row, row])))["id"]
+    warning = "Line 2: the same row as line 1"
+    assert ok(await client.post(ESTIMATE, json={"model": MODEL, "training_file": file_id}))["warnings"] == [warning]
+    job = await make_job(client, training_file=file_id)
+    events = ok(await client.get(f"{JOBS}/{job['id']}/events"))["data"]
+    assert [event["message"] for event in events if event["level"] == "warn"] == [warning]
