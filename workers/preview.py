@@ -6,29 +6,44 @@ What is answered is the last line of the output. Without transformers, or when a
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from workers.simulated_sft import words_of
-from workers.training_rows import RowError, read_rows
+from workers.training_rows import Row, RowError, read_rows
 
 MAX_TOKENS = 20_000  # in one answer; of more, it tells how many they are
 
 Json = dict[str, Any]
-Token = tuple[int, str, bool]  # id, text, has loss
-Sequences = list[tuple[list[Token], bool]]  # of one row, and whether each is cut
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One sequence of a row."""
+
+    ids: list[int]
+    has_loss: list[bool]
+    is_cut: bool
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How rows become sequences, and what a token of one says."""
+
+    read: Callable[[int, Row], list[Shown]]
+    text_of: Callable[[int], str]
 
 
 @dataclass
 class Room:
     """How many tokens may still be told."""
 
-    left: int = field(default=MAX_TOKENS)
+    left: int = MAX_TOKENS
 
-    def take(self, tokens: list[Token]) -> list[Token]:
+    def take(self, tokens: list[int]) -> list[int]:
         taken = tokens[: self.left]
         self.left -= len(taken)
         return taken
@@ -36,60 +51,62 @@ class Room:
 
 def preview(order: Json) -> Json:
     is_simulated = order["simulate"] or find_spec("transformers") is None
-    show = simulated(order) if is_simulated else real(order)
-    room = Room()
-    rows = [tell(line, show, raw, room) for line, raw in islice(read_rows(Path(order["training_file"])), order["n"])]
-    return {"is_simulated": is_simulated, "rows": rows}
+    reader, room = words(order) if is_simulated else recipe(order), Room()
+    rows = islice(read_rows(Path(order["training_file"])), order["n"])
+    return {"is_simulated": is_simulated, "rows": [tell_row(line, row, reader, room) for line, row in rows]}
 
 
-def tell(line: int, show: Callable[[int, Json], Sequences], row: Json, room: Room) -> Json:
+def tell_row(line: int, row: Row, reader: Reader, room: Room) -> Json:
     try:
-        sequences = show(line, row)
+        sequences = reader.read(line, row)
     except RowError as error:  # training would refuse it
         return {"line": line, "error": str(error), "examples": []}
-    return {"line": line, "error": None, "examples": [tell_one(tokens, is_cut, room) for tokens, is_cut in sequences]}
+    return {"line": line, "error": None, "examples": [tell(shown, reader, room) for shown in sequences]}
 
 
-def tell_one(tokens: list[Token], is_cut: bool, room: Room) -> Json:
-    told = [{"id": id_, "text": text, "has_loss": has_loss} for id_, text, has_loss in room.take(tokens)]
-    n_loss_tokens = sum(has_loss for _, _, has_loss in tokens)
-    return {"n_tokens": len(tokens), "n_loss_tokens": n_loss_tokens, "is_cut": is_cut, "tokens": told}
+def tell(shown: Shown, reader: Reader, room: Room) -> Json:
+    told = zip(room.take(shown.ids), shown.has_loss, strict=False)
+    return {
+        "n_tokens": len(shown.ids),
+        "n_loss_tokens": sum(shown.has_loss),
+        "is_cut": shown.is_cut,
+        "tokens": [{"id": token, "text": reader.text_of(token), "has_loss": learned} for token, learned in told],
+    }
 
 
-def real(order: Json) -> Callable[[int, Json], Sequences]:
+def recipe(order: Json) -> Reader:
+    """The recipe's own function."""
     from workers.chat_data import IGNORED, load_encoder  # noqa: PLC0415 - needs transformers
 
     encoder = load_encoder(
         order["model_path"], max_seq_length=order["max_seq_length"], train_on_inputs=order["train_on_inputs"]
     )
 
-    def show(line: int, row: Json) -> Sequences:
+    def read(line: int, row: Row) -> list[Shown]:
+        # The first token is predicted from nothing, so it never bears loss.
         return [
-            (
-                [
-                    # The first token is predicted from nothing, so it never bears loss.
-                    (token, str(encoder.tokenizer.decode([token])), at > 0 and label != IGNORED)
-                    for at, (token, label) in enumerate(zip(example.input_ids, example.labels, strict=True))
-                ],
-                example.is_cut,
-            )
-            for example in encoder.encode(row, line=line)
+            Shown(e.input_ids, [False, *(label != IGNORED for label in e.labels[1:])], e.is_cut)
+            for e in encoder.encode(row, line=line)
         ]
 
-    return show
+    return Reader(read, lambda token: str(encoder.tokenizer.decode([token])))
 
 
-def simulated(order: Json) -> Callable[[int, Json], Sequences]:
-    most = order["max_seq_length"]
+def words(order: Json) -> Reader:
+    """A word is a token, numbered as it comes."""
+    numbers: dict[str, int] = {}
+    spelt: list[str] = []
+    most, with_inputs = order["max_seq_length"], order["train_on_inputs"]
 
-    def show(_: int, row: Json) -> Sequences:
-        words = [(word, learned) for message in row["messages"] for word, learned in words_of(message)]
-        tokens = [
-            (at, word, at > 0 and (learned or order["train_on_inputs"])) for at, (word, learned) in enumerate(words)
-        ]
-        return [(tokens[:most], len(tokens) > most)]
+    def read(_: int, row: Row) -> list[Shown]:
+        said = [found for message in row["messages"] for found in words_of(message)]
+        spelt.extend(word for word in dict(said) if word not in numbers)
+        numbers.update((word, number) for number, word in enumerate(spelt[len(numbers) :], start=len(numbers)))
+        ids = [numbers[word] for word, _ in said]
+        has_loss = [at > 0 and (is_learned or with_inputs) for at, (_, is_learned) in enumerate(said)]
+        return [Shown(ids[:most], has_loss[:most], is_cut=len(ids) > most)]
 
-    return show
+    return Reader(read, spelt.__getitem__)
 
 
 if __name__ == "__main__":

@@ -61,9 +61,9 @@ async def estimate_job(body: JobCreate, org_id: CurrentOrg, session: SessionDep,
         raise BadRequest("The file was uploaded before row lengths were kept; upload it again.", param="training_file")
     lengths, n_rows = RowLengths.of(file.row_lengths), file.n_rows or 1
     tokens = estimate.trained_tokens(lengths, n_rows, numbers)
-    needed = estimate.memory_bytes(spec, numbers, max(lengths.rows_of))
+    longest = max(lengths.rows_of)
     balance = await balance_micros(session, org_id)
-    found = [estimate.on_gpu(catalog, spec, gpu, tokens, needed) for gpu in spec.choices]
+    found = [estimate.on_gpu(catalog, spec, gpu, numbers, n_tokens=tokens, longest_row=longest) for gpu in spec.choices]
     return EstimateOut(
         model=spec.id,
         n_rows=n_rows,

@@ -1,6 +1,7 @@
 """Training rows are shown as tokens before there is a job, for nothing."""
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,12 @@ def order(training_file: Path) -> dict[str, Any]:
     return {"model_path": "none", "training_file": str(training_file), **numbers}
 
 
-def children() -> list[psutil.Process]:
-    found = psutil.Process().children()
-    return [child for child in found if "workers.preview" in child.cmdline()]
+def children() -> list[int]:
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            found += [child.pid] if "workers.preview" in child.cmdline() else []
+    return found
 
 
 async def test_a_simulated_preview_takes_words_for_tokens_and_says_so(client: AsyncClient) -> None:
@@ -75,7 +79,7 @@ async def test_who_leaves_takes_the_child_along(training_file: Path) -> None:
 
     shown = asyncio.create_task(while_asked(Request({"type": "http"}, receive), Previews(60), order(training_file)))
 
-    async def started() -> list[psutil.Process]:
+    async def started() -> list[int]:
         return children()
 
     assert await eventually(started)

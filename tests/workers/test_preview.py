@@ -56,6 +56,7 @@ def test_a_row_that_training_would_refuse_says_why_and_the_others_are_shown(tmp_
 
 
 def test_an_answer_has_no_more_tokens_than_there_is_room_for_but_counts_them_all() -> None:
-    room = preview.Room(left=3)
-    told = [preview.tell_one([(i, "x", True) for i in range(2)], False, room) for _ in range(3)]
+    room, reader = preview.Room(left=3), preview.words(ORDER)
+    [shown] = reader.read(1, {"messages": [{"role": "user", "content": ""}]})
+    told = [preview.tell(preview.Shown(shown.ids[:2], [True, True], is_cut=False), reader, room) for _ in range(3)]
     assert [(one["n_tokens"], len(one["tokens"])) for one in told] == [(2, 2), (2, 1), (2, 0)]
