@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 ENGINE ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
 STAMP  := $(VENV)/.installed-$(ENGINE)
 
-.PHONY: help install demo run simulate test test-fast check format clean bench-relay bench-charges bench-engine bench-cold-start bench-sft bench-validation
+.PHONY: help install demo run simulate test test-fast check format clean bench-relay bench-charges bench-engine bench-cold-start bench-sft bench-validation bench-estimate
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -59,6 +59,9 @@ bench-cold-start: install ## from nothing to the first token: POST /warmup besid
 
 bench-sft: install ## training beside TRL's SFTTrainer: tokens/s, memory, loss
 	$(BIN)/python -m bench.sft
+
+bench-estimate: install ## what a training was forecast to take, beside what it took on the CPU
+	$(BIN)/python -m bench.estimate
 
 clean:           ## remove the virtual environment and caches (never .loam)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

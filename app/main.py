@@ -33,6 +33,8 @@ from app.inference.responses_socket import router as responses_socket
 from app.inference.responses_upkeep import start_response_loops
 from app.inference.seals import Seals
 from app.jobs.estimate_router import router as estimates
+from app.jobs.preview import Previews
+from app.jobs.preview_router import router as previews
 from app.jobs.router import router as jobs
 from app.orgs.auth import RequireKey
 from app.orgs.keys import KeyRing
@@ -43,7 +45,7 @@ from app.store.session import Store
 from app.upkeep.loops import HOLD_DEVICES, start_loops
 from app.upkeep.publish import Publisher
 
-ROUTERS = (chat, responses, responses_socket, files, jobs, estimates, models, warmup, billing)
+ROUTERS = (chat, responses, responses_socket, files, jobs, estimates, previews, models, warmup, billing)
 PREFIX, ALIASES = "/api/v1", ("/api", "/v1")
 CHAT_PREFIX = "/api/inference/v1"
 
@@ -139,6 +141,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     pool = state.pool = EnginePool(settings, store, storage, state.devices)
     await pool.sweep()
     state.warmups = Warmups(pool, charges, state.catalog)
+    state.previews = Previews(settings.preview_seconds)
     state.backgrounds = Backgrounds(settings, store)
     publisher = Publisher(settings, store, storage, state.catalog, pool)
     state.loops = start_loops(settings, store, state.catalog, pool, publisher, storage)

@@ -72,6 +72,7 @@ class Settings(BaseSettings):
     poll_seconds: PositiveFloat = 0.5
     max_attempts: PositiveInt = 5
     checkpoint_every_steps: PositiveInt = 10
+    preview_seconds: PositiveFloat = 60.0
     keep_checkpoints: PositiveInt = 3
 
     # the simulated engine and recipe

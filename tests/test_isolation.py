@@ -63,6 +63,7 @@ NAMED: dict[str, str | None] = {
     "GET /fine_tuning/jobs/{job_id}/checkpoints": "job_id",
     "GET /fine_tuning/jobs/{job_id}/metrics": "job_id",
     "POST /fine_tuning/estimate": None,
+    "POST /fine_tuning/preview": None,
     "GET /models": None,
     "GET /models/{model_id:path}": "model_id",
     "DELETE /models/{model_id:path}": "model_id",

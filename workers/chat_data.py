@@ -2,28 +2,18 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
-from transformers import PreTrainedTokenizerBase
-from transformers.utils.chat_template_utils import render_jinja_template
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+
+from workers.chat_template import UNRENDERED, Message, Rendered, Template
+from workers.training_rows import Row, RowError, read_rows
 
 IGNORED = -100  # a label that cross-entropy leaves out
-GENERATION_MARKER = re.compile(r"\{%-?\s*generation\s*-?%\}")
 NONCHARACTERS = [chr(code) for code in range(0xFDD0, 0xFDF0)]  # Unicode keeps these out of any text
-
-Message = dict[str, Any]
-Row = dict[str, Any]
-
-
-class RowError(ValueError):
-    """What is wrong with a row, for the eyes of the file's owner; it begins with the line's number."""
-
-    def __init__(self, line: int, message: str) -> None:
-        super().__init__(f"Line {line}: {message}")
 
 
 @dataclass(frozen=True)
@@ -33,6 +23,7 @@ class Example:
     line: int
     input_ids: list[int]
     labels: list[int]
+    is_cut: bool = False  # at max_seq_length
 
     @property
     def has_loss(self) -> bool:
@@ -40,51 +31,47 @@ class Example:
         return any(label != IGNORED for label in self.labels[1:])
 
 
-@dataclass(frozen=True)
-class Span:
-    """Where in a rendered conversation one assistant message stands, and whether to learn it."""
-
-    start: int
-    end: int
-    is_learned: bool
-
-
-@dataclass(frozen=True)
-class Rendered:
-    text: str
-    spans: list[Span]
+def load_encoder(model_path: str, *, max_seq_length: int, train_on_inputs: bool) -> "ChatEncoder":
+    """The model's own tokenizer and template, and the tokens at which engines end its answers."""
+    tokenizer = AutoTokenizer.from_pretrained(model_path)
+    return ChatEncoder(
+        tokenizer,
+        max_seq_length=max_seq_length,
+        train_on_inputs=train_on_inputs,
+        stop_ids=_stop_ids(model_path),
+    )
 
 
-def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
-    """1-based line numbers of the raw file; blank lines count but give nothing.
-
-    Lines end with a newline alone: str.splitlines would cut at U+2028 and U+0085 inside of strings.
-    """
-    with path.open("rb") as file:
-        for line, raw in enumerate(file, start=1):
-            text = raw.removeprefix(b"\xef\xbb\xbf") if line == 1 else raw
-            if not text.strip():
-                continue
-            try:
-                row = json.loads(text)
-            except (ValueError, RecursionError) as error:
-                raise RowError(line, f"not a JSON object in UTF-8 ({error})") from error
-            if not isinstance(row, dict) or not row.get("messages"):
-                raise RowError(line, "no messages")
-            yield line, row
+def _stop_ids(model_path: str) -> list[int]:
+    """Those of generation_config.json, which vLLM heeds beside the tokenizer's own."""
+    try:
+        ids = GenerationConfig.from_pretrained(model_path).eos_token_id
+    except OSError:  # the model has none
+        return []
+    return [ids] if isinstance(ids, int) else list(ids or [])
 
 
 class ChatEncoder:
     """Renders and encodes rows for one tokenizer. What lies in a message is data, never control."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, max_seq_length: int, train_on_inputs: bool) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        max_seq_length: int,
+        train_on_inputs: bool,
+        stop_ids: Sequence[int] = (),
+    ) -> None:
         self.tokenizer = tokenizer
         self.max_seq_length = max_seq_length
         self.train_on_inputs = train_on_inputs
+        own = [tokenizer.eos_token] if tokenizer.eos_token else []
+        self.stops = sorted({*own, *map(str, tokenizer.convert_ids_to_tokens(list(stop_ids)))})
         # Marks that a model writes itself, as <think>, are added tokens too, but not special: served and learned alike.
-        special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
-        controls = sorted((token for token in special if len(token) > 1), key=len, reverse=True)
-        self.control = re.compile("|".join(map(re.escape, controls)) or r"(?!)")
+        special = [token for token in tokenizer.added_tokens_decoder.values() if token.special]
+        spelt = {str(token) for token in special if len(str(token)) > 1} | set(self.stops)
+        self.control = re.compile("|".join(map(re.escape, sorted(spelt, key=len, reverse=True))) or r"(?!)")
+        self.anchor = next((str(token) for token in special if not token.rstrip), "")
 
     def load(self, path: Path) -> list[Example]:
         return [example for line, row in read_rows(path) for example in self.encode(row, line=line)]
@@ -97,9 +84,14 @@ class ChatEncoder:
         learned = [_is_learned(message) for message in row["messages"] if message["role"] == "assistant"]
         tools = [_openai_tool(tool) for tool in row.get("tools") or []] or None
         try:
-            conversations = Template(self.tokenizer, tools).render(messages, learned)
-        except (TemplateError, Unprovable, TypeError) as error:
+            conversations = Template(self.tokenizer, tools, self.stops).render(messages, learned)
+        except UNRENDERED as error:
             raise RowError(line, f"the model's chat template cannot render it: {error}") from error
+        if self.train_on_inputs and not all(learned) and any(len(r.spans) < len(learned) for r in conversations):
+            reason = (
+                "the model's chat template rewrites earlier answers, so train_on_inputs would learn its weight 0 too"
+            )
+            raise RowError(line, reason)
         return [self._example(line, rendered, mark) for rendered in conversations]
 
     def _guard(self, row: Row, line: int) -> tuple[Row, str]:
@@ -118,78 +110,20 @@ class ChatEncoder:
         ids: list[int] = []
         labels: list[int] = []
         for text, is_learned in _pieces(rendered, self.train_on_inputs):
-            piece = [i for part in (text.split(mark) if mark else [text]) for i in self._ids(part)]
-            ids += piece
-            labels += piece if is_learned else [IGNORED] * len(piece)
-        return Example(line, ids[: self.max_seq_length], labels[: self.max_seq_length])
+            for part in text.split(mark) if mark else [text]:
+                piece = self._ids(part, is_first=not ids)
+                ids += piece
+                labels += piece if is_learned else [IGNORED] * len(piece)
+        cut = self.max_seq_length
+        return Example(line, ids[:cut], labels[:cut], is_cut=len(ids) > cut)
 
-    def _ids(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False) if text else []
-        return ids
-
-
-class Unprovable(ValueError):
-    """The template gives no way to tell where an answer begins and ends."""
-
-
-class Template:
-    """The model's chat template with the tools of one row."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, tools: list[dict[str, Any]] | None) -> None:
-        self.tokenizer = tokenizer
-        self.tools = tools
-        self.source = tokenizer.get_chat_template(tools=tools)
-
-    def render(self, messages: list[Message], learned: list[bool]) -> list[Rendered]:
-        if GENERATION_MARKER.search(self.source):
-            return [self._by_markers(messages, learned)]
-        return self._by_prefixes(messages, learned)
-
-    def _by_markers(self, messages: list[Message], learned: list[bool]) -> Rendered:
-        texts, spans = render_jinja_template(
-            [messages],
-            tools=self.tools,
-            chat_template=self.source,
-            return_assistant_tokens_mask=True,
-            **self.tokenizer.special_tokens_map,
-        )
-        if len(spans[0]) != len(learned):
-            raise Unprovable(f"{len(spans[0])} generation blocks for {len(learned)} assistant messages")
-        return Rendered(
-            texts[0], [Span(start, end, is_learned) for (start, end), is_learned in zip(spans[0], learned, strict=True)]
-        )
-
-    def _by_prefixes(self, messages: list[Message], learned: list[bool]) -> list[Rendered]:
-        """An answer is what is added to its prompt, and it is proven where the prompt is a prefix."""
-        whole = self._text(messages)
-        at = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
-        turns = [
-            self._turn(messages[: i + 1], is_learned=is_learned) for i, is_learned in zip(at, learned, strict=True)
-        ]
-        if all(whole.startswith(turn.text) for turn in turns):
-            return [Rendered(whole, [turn.spans[0] for turn in turns])]
-        return [turn for turn in turns if turn.spans[0].is_learned]
-
-    def _turn(self, messages: list[Message], *, is_learned: bool) -> Rendered:
-        prompt, text = self._text(messages[:-1], add_generation_prompt=True), self._text(messages)
-        if not text.startswith(prompt):
-            raise Unprovable(f"messages[{len(messages) - 1}] does not begin where its generation prompt ends")
-        return Rendered(text, [Span(len(prompt), self._end_of_answer(text), is_learned)])
-
-    def _end_of_answer(self, text: str) -> int:
-        """Behind the end token the engine stops: a template's newline after it is no part of the answer."""
-        end, eos = len(text.rstrip()), self.tokenizer.eos_token
-        return end if eos and text[:end].endswith(eos) else len(text)
-
-    def _text(self, messages: list[Message], *, add_generation_prompt: bool = False) -> str:
-        texts, _ = render_jinja_template(
-            [messages],
-            tools=self.tools,
-            chat_template=self.source,
-            add_generation_prompt=add_generation_prompt,
-            **self.tokenizer.special_tokens_map,
-        )
-        return str(texts[0])
+    def _ids(self, text: str, *, is_first: bool) -> list[int]:
+        """Some tokenizers put a blank before the first word of what they are given: behind a token they do not."""
+        if not text:
+            return []
+        anchor = "" if is_first else self.anchor
+        ids: list[int] = self.tokenizer.encode(anchor + text, add_special_tokens=False)
+        return ids[1:] if anchor else ids
 
 
 def _pieces(rendered: Rendered, train_on_inputs: bool) -> Iterator[tuple[str, bool]]:
@@ -202,13 +136,15 @@ def _pieces(rendered: Rendered, train_on_inputs: bool) -> Iterator[tuple[str, bo
 
 
 def _plain_message(message: Message) -> Message:
-    """As the engine hands it to the template: text parts joined, arguments as objects, no weight."""
-    plain = {key: value for key, value in message.items() if key != "weight"}
+    """As the engine hands it to the template: text parts joined, arguments as objects, no weight, no empty list."""
+    plain = {key: value for key, value in message.items() if key not in ("weight", "tool_calls")}
     content = message.get("content")
     if isinstance(content, list):
         content = "\n".join(part["text"] for part in content)
     plain["content"] = content or ""
     plain["role"] = "system" if message["role"] == "developer" else message["role"]
+    if isinstance(message.get("reasoning"), str):
+        plain.setdefault("reasoning_content", message["reasoning"])
     if message.get("tool_calls"):
         plain["tool_calls"] = [_with_object_arguments(call) for call in message["tool_calls"]]
     return plain
@@ -222,9 +158,12 @@ def _with_object_arguments(call: dict[str, Any]) -> dict[str, Any]:
 
 
 def _openai_tool(tool: dict[str, Any]) -> dict[str, Any]:
-    if "function" in tool:
-        return tool
-    return {"type": "function", "function": {key: value for key, value in tool.items() if key != "type"}}
+    """As vLLM hands it to the template: these keys in this order, null where there is none."""
+    function = tool.get("function", tool)
+    shown = {key: function.get(key) for key in ("name", "description", "parameters")}
+    if function.get("strict") is not None:
+        shown["strict"] = function["strict"]
+    return {"type": "function", "function": shown}
 
 
 def _is_learned(message: Message) -> bool:

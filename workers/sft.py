@@ -17,13 +17,13 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
-from transformers import AutoTokenizer, PreTrainedModel, get_scheduler
+from transformers import PreTrainedModel, get_scheduler
 from transformers.utils.logging import disable_progress_bar
 
 from workers.attention import is_packing
 from workers.base_model import load_base
 from workers.batches import Microbatch, Plan, carve, count_loss_tokens, halves, in_order, n_tokens
-from workers.chat_data import ChatEncoder, Example
+from workers.chat_data import Example, load_encoder
 from workers.loss import summed_loss, validate
 from workers.run_folder import Metrics, appears_whole, checkpoint_folders
 from workers.run_state import Run
@@ -46,11 +46,12 @@ def train(config: Config, run_dir: Path, metrics: Metrics) -> None:
 
     # 1) model
     torch.manual_seed(config.seed)
-    tokenizer = AutoTokenizer.from_pretrained(config.model_path)
     base = load_base(config.model_path, config.device, asked)
 
     # 2) data
-    encoder = ChatEncoder(tokenizer, max_seq_length=asked.max_seq_length, train_on_inputs=asked.train_on_inputs)
+    encoder = load_encoder(
+        config.model_path, max_seq_length=asked.max_seq_length, train_on_inputs=asked.train_on_inputs
+    )
     examples = learnable(encoder.load(config.training_file), "training file", metrics)
     if config.validation_file:
         held_out = learnable(encoder.load(config.validation_file), "validation file", metrics)
@@ -110,7 +111,7 @@ def train(config: Config, run_dir: Path, metrics: Metrics) -> None:
             (folder / STATE_FILE).unlink()
         else:
             save_adapter(run.model, folder)
-        (folder / "chat_template.jinja").write_text(tokenizer.get_chat_template(), "utf-8")
+        (folder / "chat_template.jinja").write_text(encoder.tokenizer.get_chat_template(), "utf-8")
 
 
 def learnable(examples: list[Example], file: str, metrics: Metrics) -> list[Example]:

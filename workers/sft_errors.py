@@ -4,7 +4,7 @@ import errno
 
 import torch
 
-from workers.chat_data import RowError
+from workers.training_rows import RowError
 
 
 class TrainingError(Exception):

@@ -117,8 +117,15 @@ def rows_per_step(parameters: Json) -> int:
 
 
 def tokens_of(row: Json, most: int) -> int:
-    """A word is a token here, and a turn has four of its own."""
-    return min(most, sum(4 + len(text_of(message.get("content")).split()) for message in row["messages"]))
+    return min(most, sum(len(words_of(message)) for message in row["messages"]))
+
+
+def words_of(message: Json) -> list[tuple[str, bool]]:
+    """A word is a token here, and a turn has four of its own. With each, whether it is learned."""
+    learned = message["role"] == "assistant" and message.get("weight") != 0
+    words = text_of(message.get("content")).split()
+    opening = [(mark, False) for mark in ("<|turn|>", message["role"], ":")]
+    return [*opening, *((word, learned) for word in words), ("<|end|>", learned)]
 
 
 def newest_checkpoint(folder: Path) -> int:

@@ -69,6 +69,8 @@ PRELOAD = (
     "vllm.v1.executor.multiproc_executor",
 )
 VLLM_FLAGS = [
+    # Else Mistral's models are prompted by a library of their own, and not by the template that is trained with.
+    *("--tokenizer-mode", "hf"),
     *("--tool-strict-level", "parameter"),
     *("--structured-outputs-config", '{"backend":"xgrammar","disable_any_whitespace":true}'),
     "--enable-prompt-tokens-details",

@@ -13,6 +13,9 @@ MAX_LISTED = 50
 # A file that is wrong all through is not read to its end: what it costs us stays small.
 MAX_COUNTED = 10_000
 USUAL_SEQUENCE_TOKENS = 4096  # where a job cuts rows that does not say otherwise
+MORE_THAN_USUAL = (
+    f"more than the {USUAL_SEQUENCE_TOKENS:,} at which a job cuts rows unless max_seq_length says otherwise"
+)
 HEAD_BYTES = 64 * 1024
 BLANKS = b" \t\r\n"
 BOM = b"\xef\xbb\xbf"
@@ -122,12 +125,16 @@ def _look_closer(report: TrainingFileReport, seen: SeenRows, number: int, line: 
     n_tokens = estimated_tokens(row)
     report.lengths.add(n_tokens)
     if n_tokens > USUAL_SEQUENCE_TOKENS:
-        limit = f"the {USUAL_SEQUENCE_TOKENS:,} at which a job cuts rows unless max_seq_length says otherwise"
-        report.warnings.add(number, f"about {n_tokens:,} tokens, more than {limit}")
+        report.warnings.add(number, f"about {n_tokens:,} tokens, {MORE_THAN_USUAL}")
     if before := seen.line_of(line, number):
         report.warnings.add(number, f"the same row as line {before}")
     for i in empty_turns(row):
         report.warnings.add(number, f"messages[{i}] is an empty assistant message (its weight is 0)")
+
+
+def is_about_length(warning: str) -> bool:
+    """A warning that holds only for a job's usual limit."""
+    return warning.endswith(MORE_THAN_USUAL)
 
 
 def _lines(file: BinaryIO, max_line_bytes: int) -> Iterator[tuple[int, bytes]]:

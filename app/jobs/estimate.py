@@ -10,12 +10,15 @@ from app.errors import BadRequest
 from app.files.row_statistics import RowLengths
 
 GIB = 1 << 30
-FLOPS_PER_PARAMETER = 6  # forward and backward, for each token
+# For each token, forward and backward through frozen weights; with gradient checkpointing it goes forward twice.
+FLOPS_PER_PARAMETER = 4
+FLOPS_PER_PARAMETER_CHECKPOINTING = 6
 UTILISATION = 0.35
 # The shape of a decoder: it has 12 · layers · hidden² parameters, and hidden is about 80 · layers.
 HIDDEN_PER_LAYER = 80
-ACTIVATION_BYTES = 34  # of each layer, for each token and hidden unit
-LOGITS_BYTES = 150_000 * 8  # for each token: a usual vocabulary, its logits and their gradient
+ACTIVATION_BYTES = 34  # of each layer, for each token and hidden unit, in bf16
+LOGITS_BYTES = (1 << 25) * 12  # of one chunk, with their gradient: the loss never holds more at once
+RUNTIME_BYTES = 600 << 20  # Python, torch and what they have loaded
 ADAPTER_SHARE_PER_RANK = 0.0005  # of the parameters, on all linear layers
 ADAPTER_BYTES = 16  # for each trained parameter: itself, its gradient, two moments
 
@@ -47,29 +50,50 @@ def trained_tokens(lengths: RowLengths, n_rows: int, numbers: dict[str, Any]) ->
     return round(an_epoch * epochs)
 
 
-def memory_bytes(spec: ModelSpec, numbers: dict[str, Any], longest_row: int) -> int:
-    """Weights, adapter and optimizer, and the activations of one batch of the longest rows."""
+def memory_bytes(spec: ModelSpec, numbers: dict[str, Any], longest_row: int, *, on_cpu: bool) -> int:
+    """Weights, adapter and optimizer, and the activations of one batch of the longest rows. CPUs train in fp32."""
     parameters = spec.parameters_billions * 1e9
-    weights = parameters * (0.6 if numbers["use_qlora"] else 2)
+    wide = 2 if on_cpu else 1
+    weights = parameters * (0.6 if numbers["use_qlora"] else 2) * wide
     adapter = parameters * min(1.0, ADAPTER_SHARE_PER_RANK * numbers["lora_r"]) * ADAPTER_BYTES
     hidden = (HIDDEN_PER_LAYER * parameters / 12) ** (1 / 3)
     a_layer = ACTIVATION_BYTES * hidden
     layers = hidden / HIDDEN_PER_LAYER
     a_token = 2 * hidden * layers + a_layer if numbers["gradient_checkpointing"] else a_layer * layers
     tokens = numbers["batch_size"] * min(longest_row, numbers["max_seq_length"])
-    return int(weights + adapter + tokens * (a_token + LOGITS_BYTES))
+    return int(RUNTIME_BYTES + weights + adapter + tokens * a_token * wide + LOGITS_BYTES)
 
 
-def on_gpu(catalog: Catalog, spec: ModelSpec, gpu: GpuChoice, n_tokens: int, needed_bytes: int) -> GpuEstimate:
-    """A type without a memory size, as the CPU, is taken to have enough; one without a speed has no time."""
+def training_seconds(
+    catalog: Catalog, spec: ModelSpec, gpu: GpuChoice, numbers: dict[str, Any], n_tokens: int
+) -> float | None:
+    """None for a type without a speed."""
+    teraflops = catalog.gpus[gpu.type].bf16_teraflops
+    if teraflops is None:
+        return None
+    checkpointing = numbers["gradient_checkpointing"]
+    a_token = FLOPS_PER_PARAMETER_CHECKPOINTING if checkpointing else FLOPS_PER_PARAMETER
+    flops = n_tokens * a_token * spec.parameters_billions * 1e9
+    return float(flops / (teraflops * 1e12 * UTILISATION * gpu.count))
+
+
+def on_gpu(
+    catalog: Catalog, spec: ModelSpec, gpu: GpuChoice, numbers: dict[str, Any], *, n_tokens: int, longest_row: int
+) -> GpuEstimate:
     type_ = catalog.gpus[gpu.type]
-    fits = type_.memory_gib == 0 or needed_bytes <= type_.memory_gib * gpu.count * GIB
-    if type_.bf16_teraflops is None:
-        return GpuEstimate(gpu, needed_bytes // gpu.count, fits, None, None)
-    flops = n_tokens * FLOPS_PER_PARAMETER * spec.parameters_billions * 1e9
-    seconds = flops / (type_.bf16_teraflops * 1e12 * UTILISATION * gpu.count)
+    needed = memory_bytes(spec, numbers, longest_row, on_cpu=gpu.type == "CPU")
+    fits = _fits(catalog, gpu, needed)
+    seconds = training_seconds(catalog, spec, gpu, numbers, n_tokens)
+    if seconds is None:
+        return GpuEstimate(gpu, needed // gpu.count, fits, None, None)
     price = training_micros(n_tokens, seconds * gpu.count, spec.dollars_per_million_tokens, type_)
-    return GpuEstimate(gpu, needed_bytes // gpu.count, fits, seconds, price)
+    return GpuEstimate(gpu, needed // gpu.count, fits, seconds, price)
+
+
+def _fits(catalog: Catalog, gpu: GpuChoice, needed_bytes: int) -> bool:
+    """A type without a memory size, as the CPU, is taken to have enough."""
+    has = catalog.gpus[gpu.type].memory_gib * gpu.count * GIB
+    return has == 0 or needed_bytes <= has
 
 
 def require_fit(
@@ -77,8 +101,8 @@ def require_fit(
 ) -> None:
     """Refuse what cannot run even row by row with gradient checkpointing. Raises DoesNotFit, with the numbers."""
     sparing = {**numbers, "batch_size": 1, "gradient_checkpointing": True}
-    needed = memory_bytes(spec, sparing, max(lengths.rows_of))
-    if on_gpu(catalog, spec, gpu, 0, needed).fits:
+    needed = memory_bytes(spec, sparing, max(lengths.rows_of), on_cpu=gpu.type == "CPU")
+    if _fits(catalog, gpu, needed):
         return
     needs, has = round(needed / GIB, 1), catalog.gpus[gpu.type].memory_gib * gpu.count
     raise DoesNotFit(

@@ -5,14 +5,13 @@ from pydantic import BaseModel
 
 from app.billing.ledger import balance_micros
 from app.billing.prices import cents
-from app.catalog.resolve import resolve
 from app.deps import SessionDep
 from app.errors import BadRequest
 from app.files.row_statistics import RowLengths
-from app.files.service import get_training_file
 from app.jobs import estimate
 from app.jobs.estimate import GIB, GpuEstimate
-from app.jobs.hyperparameters import resolve_hyperparameters
+from app.jobs.file_warnings import warnings_of
+from app.jobs.forecast import foresee
 from app.jobs.router import CatalogDep
 from app.jobs.schemas import JobCreate
 from app.orgs.auth import CurrentOrg
@@ -50,24 +49,21 @@ class EstimateOut(BaseModel):
     trained_tokens: int
     steps: int
     balance_cents: int
+    warnings: list[str]
     gpus: list[GpuEstimateOut]
 
 
 @router.post("/estimate")
 async def estimate_job(body: JobCreate, org_id: CurrentOrg, session: SessionDep, catalog: CatalogDep) -> EstimateOut:
     """Takes what the creation of a job takes; what that refuses for its model, file or hyperparameters, this does."""
-    spec, _ = await resolve(session, catalog, org_id, body.model)
-    if not spec.trainable:
-        raise BadRequest(f"{spec.id} can be served, but not fine-tuned.", param="model")
-    file = await get_training_file(session, org_id, body.training_file, param="training_file")
+    spec, file, numbers = await foresee(session, catalog, org_id, body)
     if file.row_lengths is None:
         raise BadRequest("The file was uploaded before row lengths were kept; upload it again.", param="training_file")
     lengths, n_rows = RowLengths.of(file.row_lengths), file.n_rows or 1
-    numbers = resolve_hyperparameters(body.asked, spec, n_rows, on_cpu=False)
     tokens = estimate.trained_tokens(lengths, n_rows, numbers)
-    needed = estimate.memory_bytes(spec, numbers, max(lengths.rows_of))
+    longest = max(lengths.rows_of)
     balance = await balance_micros(session, org_id)
-    found = [estimate.on_gpu(catalog, spec, gpu, tokens, needed) for gpu in spec.choices]
+    found = [estimate.on_gpu(catalog, spec, gpu, numbers, n_tokens=tokens, longest_row=longest) for gpu in spec.choices]
     return EstimateOut(
         model=spec.id,
         n_rows=n_rows,
@@ -75,5 +71,6 @@ async def estimate_job(body: JobCreate, org_id: CurrentOrg, session: SessionDep,
         trained_tokens=tokens,
         steps=estimate.n_steps(n_rows, numbers),
         balance_cents=cents(balance),
+        warnings=warnings_of(file, numbers["max_seq_length"]),
         gpus=[GpuEstimateOut.of(one, balance) for one in found],
     )

@@ -74,6 +74,13 @@ def resolve_hyperparameters(asked: HyperparametersIn, spec: ModelSpec, n_rows: i
     return numbers
 
 
+def require_validation_rows(numbers: dict[str, Any], n_rows: int, *, has_file: bool) -> None:
+    """Raises BadRequest where early stopping would have nothing to go by."""
+    has_rows = has_file or (numbers["validation_split"] > 0 and n_rows > 1)
+    if numbers["early_stopping_patience"] and not has_rows:
+        _refuse("early_stopping_patience", "it needs a validation_file, or a validation_split of more than one row")
+
+
 def _automatic(asked: HyperparametersIn, spec: ModelSpec, n_rows: int) -> dict[str, Any]:
     multiplier = 1.0 if asked.learning_rate_multiplier == "auto" else asked.learning_rate_multiplier
     rank = min(16, spec.max_lora_rank) if asked.lora_r == "auto" else asked.lora_r

@@ -17,11 +17,16 @@ from app.files.service import get_training_file
 from app.ids import new_id
 from app.jobs import queue
 from app.jobs.estimate import require_fit
-from app.jobs.hyperparameters import resolve_hyperparameters
+from app.jobs.events import record
+from app.jobs.file_warnings import warnings_of
+from app.jobs.hyperparameters import require_validation_rows, resolve_hyperparameters
 from app.jobs.schemas import JobCreate
+from app.jobs.states import EventType
 from app.store.idempotency import claim_key
 from app.store.paging import Page, PageQuery, paginate
 from app.store.tables import Checkpoint, Job, JobEvent
+
+WARNINGS_TOLD = 5  # of the file, as events; estimate and preview tell more
 
 
 class UnknownJob(NotFound):
@@ -50,12 +55,15 @@ async def create_job(
     if asked.validation_file:
         await get_training_file(session, org_id, asked.validation_file, param="validation_file")
     numbers = resolve_hyperparameters(asked.asked, spec, training_file.n_rows or 1, on_cpu=gpu.type == "CPU")
+    require_validation_rows(numbers, training_file.n_rows or 1, has_file=asked.validation_file is not None)
     if training_file.row_lengths:
         require_fit(catalog, spec, gpu, numbers, RowLengths.of(training_file.row_lengths))
     await require_funds(session, org_id)
     job = _new_job(job_id, org_id, asked, spec, adapter)
     job.gpu, job.hyperparameters = str(gpu), numbers
     await queue.enqueue(session, job)
+    for warning in warnings_of(training_file, numbers["max_seq_length"])[:WARNINGS_TOLD]:
+        await record(session, job.id, EventType.WARNING, warning, level="warn")
     return await session.get_one(Job, job_id, populate_existing=True)
 
 

@@ -69,3 +69,7 @@ def test_the_routes_of_sleep_are_there_where_sleep_is_wanted() -> None:
     for other in (not_wanted, on_cpu):
         assert "--enable-sleep-mode" not in other.arguments
         assert "VLLM_SERVER_DEV_MODE" not in other.program.env
+
+
+def test_every_model_is_prompted_by_the_template_that_is_trained_with() -> None:
+    assert value_of(command("A100").arguments, "--tokenizer-mode") == "hf"

@@ -14,11 +14,12 @@ from app.jobs.estimate import DoesNotFit
 from app.jobs.schemas import JobCreate
 from app.jobs.service import create_job
 from app.store.session import Store
-from tests.asking import JOBS, MODEL, TEN_STEPS, ok, refused, upload
-from tests.rows import CATALOG, make_file, make_org
+from tests.asking import JOBS, MODEL, TEN_STEPS, jsonl, ok, refused, upload
+from tests.asking import create_job as make_job
+from tests.rows import CATALOG, chat_rows, make_file, make_org
 
 ESTIMATE = "/v1/fine_tuning/estimate"
-SPEC = CATALOG.models[0]
+SPEC, A100 = CATALOG.models[0], GpuChoice.parse("A100")
 NUMBERS: dict[str, Any] = {
     "n_epochs": 2,
     "batch_size": 2,
@@ -41,13 +42,28 @@ def test_steps_and_tokens_are_those_of_the_rows_and_epochs() -> None:
 
 @pytest.mark.parametrize("saving", [{"use_qlora": True}, {"gradient_checkpointing": True}, {"batch_size": 1}])
 def test_what_saves_memory_is_seen_to(saving: dict[str, Any]) -> None:
-    assert estimate.memory_bytes(SPEC, {**NUMBERS, **saving}, 100) < estimate.memory_bytes(SPEC, NUMBERS, 100)
+    saved, without = (estimate.memory_bytes(SPEC, n, 100, on_cpu=False) for n in ({**NUMBERS, **saving}, NUMBERS))
+    assert saved < without
 
 
-def test_what_is_larger_than_a_gpu_does_not_fit() -> None:
-    a100 = GpuChoice.parse("A100")
-    assert estimate.on_gpu(CATALOG, SPEC, a100, 1000, 80 * estimate.GIB).fits
-    assert not estimate.on_gpu(CATALOG, SPEC, a100, 1000, 80 * estimate.GIB + 1).fits
+def test_a_cpu_takes_twice_the_memory_and_checkpointing_half_as_much_time_again() -> None:
+    on_cpu, on_gpu = (estimate.memory_bytes(SPEC, NUMBERS, 100, on_cpu=on_cpu) for on_cpu in (True, False))
+    assert on_cpu > on_gpu + SPEC.parameters_billions * 1e9
+    fast = CATALOG.model_copy(
+        update={"gpus": {"A100": GpuType(memory_gib=80, dollars_per_hour=Decimal(1), bf16_teraflops=300)}}
+    )
+    plain, sparing = (
+        estimate.training_seconds(fast, SPEC, A100, {**NUMBERS, "gradient_checkpointing": sparing}, 1000)
+        for sparing in (False, True)
+    )
+    assert plain
+    assert sparing == pytest.approx(1.5 * plain)
+
+
+@pytest.mark.parametrize(("parameters_billions", "fits"), [(1, True), (100, False)])
+def test_what_is_larger_than_a_gpu_does_not_fit(parameters_billions: float, fits: bool) -> None:
+    spec = SPEC.model_copy(update={"parameters_billions": parameters_billions})
+    assert estimate.on_gpu(CATALOG, spec, A100, NUMBERS, n_tokens=1000, longest_row=100).fits is fits
 
 
 SMALL = CATALOG.model_copy(update={"gpus": {"A100": GpuType(memory_gib=2, dollars_per_hour=Decimal(1))}})
@@ -61,9 +77,9 @@ async def test_a_job_that_no_gpu_here_can_hold_is_refused_with_the_numbers(store
         file = await make_file(session, org, row_lengths={"1024": 10})
         asked = JobCreate(model=SPEC.id, training_file=file.id)
         with pytest.raises(DoesNotFit) as refusal:
-            await create_job(session, SMALL, org.id, asked, gpu=GpuChoice.parse("A100"))
+            await create_job(session, SMALL, org.id, asked, gpu=A100)
         assert (refusal.value.troubleshooting or {})["memory_gib"] == 2
-        enough = await create_job(session, CATALOG, org.id, asked, gpu=GpuChoice.parse("A100"))
+        enough = await create_job(session, CATALOG, org.id, asked, gpu=A100)
         assert enough.status == "queued"
 
 
@@ -90,3 +106,30 @@ async def test_an_estimate_refuses_what_a_job_would(client: AsyncClient) -> None
     refused(response, 400, param="training_file", code="invalid_training_file")
     response = await client.post(ESTIMATE, json={"model": "no/such", "training_file": bad})
     refused(response, 404, param="model", code="model_not_found")
+
+
+@pytest.mark.anyio
+async def test_early_stopping_without_rows_to_validate_with_is_refused_at_once(client: AsyncClient) -> None:
+    one, ten = (await upload(client, jsonl(chat_rows(1))))["id"], (await upload(client))["id"]
+    patient = {"early_stopping_patience": 2}
+    param = "hyperparameters.early_stopping_patience"
+    for training_file, numbers in ((ten, patient), (one, {**patient, "validation_split": 0.5})):
+        body = {"model": MODEL, "training_file": training_file, "hyperparameters": numbers}
+        for path in (JOBS, ESTIMATE):
+            refused(await client.post(path, json=body), 400, param=param)
+    for enough in (
+        {"hyperparameters": {**patient, "validation_split": 0.5}},
+        {"hyperparameters": patient, "validation_file": ten},
+    ):
+        ok(await client.post(ESTIMATE, json={"model": MODEL, "training_file": ten, **enough}))
+
+
+@pytest.mark.anyio
+async def test_a_job_and_an_estimate_tell_the_warnings_of_the_file(client: AsyncClient) -> None:
+    row = chat_rows(1)[0]
+    file_id = (await upload(client, jsonl([row, row])))["id"]
+    warning = "Line 2: the same row as line 1"
+    assert ok(await client.post(ESTIMATE, json={"model": MODEL, "training_file": file_id}))["warnings"] == [warning]
+    job = await make_job(client, training_file=file_id)
+    events = ok(await client.get(f"{JOBS}/{job['id']}/events"))["data"]
+    assert [event["message"] for event in events if event["level"] == "warn"] == [warning]

@@ -5,6 +5,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import orjson
 import pytest
@@ -20,6 +21,7 @@ from app.ids import new_id
 from app.settings import ROOT, Settings
 from app.store.session import Store
 from tests.stores import SqliteStores
+from workers.chat_data import IGNORED, load_encoder
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine]
 
@@ -55,6 +57,39 @@ async def ask(pool: EnginePool, adapter: AdapterRef | None) -> str:
     assert answer.status == 200, whole
     text: str = whole["choices"][0]["message"]["content"]
     return text
+
+
+ROW: dict[str, Any] = {
+    "messages": [
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": "What is the capital of France?"},
+        {"role": "assistant", "content": "Paris."},
+    ],
+    "tools": [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}],
+}
+
+
+async def test_a_fine_tune_is_asked_with_the_very_tokens_that_it_was_trained_behind(
+    tmp_path: Path, sqlite_stores: SqliteStores
+) -> None:
+    """Engines take the base's template for its adapters too, and the base's is what the recipe trains with."""
+    [example] = load_encoder(DEMO.weights, max_seq_length=4096, train_on_inputs=False).encode(ROW)
+    store, storage = Store(sqlite_stores.new_url()), Storage(tmp_path)
+    pool = EnginePool(Settings(data_dir=tmp_path), store, storage, declared(["CPU:1"]))
+    adapter = write_random_adapter(storage, 1)
+    other = storage.adapter(adapter.job_id, "adapter") / "chat_template.jinja"
+    other.write_text("whatever an adapter brings is left aside")
+    try:
+        await ask(pool, adapter)
+        [socket] = storage.engines.glob("*.sock")
+        async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=str(socket))) as engine:
+            body = {**ROW, "messages": ROW["messages"][:-1], "model": adapter.id}
+            asked = (await engine.post("http://engine/tokenize", json=body, timeout=30)).json()["tokens"]
+        assert example.input_ids[: len(asked)] == asked
+        assert [label != IGNORED for label in example.labels].index(True) == len(asked)
+    finally:
+        await pool.drain(grace_seconds=1)
+        await store.close()
 
 
 async def test_more_adapters_than_slots_and_their_base_answer_each_for_itself(

@@ -8,7 +8,8 @@ import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from app.settings import ROOT
-from workers.chat_data import IGNORED, ChatEncoder, Example, RowError, read_rows
+from workers.chat_data import IGNORED, ChatEncoder, Example
+from workers.training_rows import RowError, read_rows
 
 pytestmark = pytest.mark.training  # needs transformers, which the core goes without
 
@@ -24,9 +25,11 @@ FORGETS_THOUGHTS = UNMARKED.replace(
     "+ m.content", "+ ('<think></think>' if loop.last and m.role == 'assistant' else '') + m.content"
 )
 # The answer does not begin where the generation prompt ends.
-FORCES_A_THOUGHT = UNMARKED.replace("'<|im_start|>assistant\n' -", "'<|im_start|>assistant\n<think>' -")
+ASKS_ANOTHER = UNMARKED.replace("'<|im_start|>assistant\n' -", "'<|im_start|>bot\n' -")
+NEVER_ENDS = UNMARKED.replace("<|im_end|>", "")
+HIDES_ANSWERS = UNMARKED.replace("m.content", "('' if m.role == 'assistant' else m.content)")
 
-WEATHER = {"name": "get_weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}
+WEATHER: Row = {"name": "get_weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}
 CALL = {"id": "call_1", "type": "function", "function": {"name": "get_weather", "arguments": '{"city": "Paris"}'}}
 CALLED = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call>'
 
@@ -114,7 +117,8 @@ def test_tool_calls_are_learned_and_tool_results_are_not(tokenizer: PreTrainedTo
     [example] = encoder(tokenizer).encode(row)
     assert learned(tokenizer, example) == [f"{CALLED}<|im_end|>", "It is sunny.<|im_end|>"]
     text = tokenizer.decode(example.input_ids)
-    assert f"<tools>\n{json.dumps(WEATHER)}\n</tools>" in text
+    shown = {"name": "get_weather", "description": None, "parameters": WEATHER["parameters"]}  # as vLLM fills it in
+    assert f"<tools>\n{json.dumps(shown)}\n</tools>" in text
     assert "<tool_response>\nsunny\n</tool_response>" in text
 
 
@@ -143,9 +147,28 @@ def test_a_template_that_rewrites_history_gives_an_example_for_each_answer(token
     assert (first.line, second.line) == (7, 7)
 
 
-def test_a_template_whose_answers_cannot_be_found_is_refused_with_the_line(tokenizer: PreTrainedTokenizerBase) -> None:
-    with pytest.raises(RowError, match=r"^Line 7: .*messages\[2\] does not begin where its generation prompt ends"):
-        encoder(tokenizer, FORCES_A_THOUGHT).encode(TWO_TURNS, line=7)
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        (ASKS_ANOTHER, r"messages\[2\] does not begin where its generation prompt ends"),
+        (NEVER_ENDS, r"messages\[2\] does not end with a token at which the engine stops"),
+        (HIDES_ANSWERS, r"messages\[2\]: the model's template does not show its content"),
+        ("{{ messages[0].nothing.of }}", "no attribute"),
+    ],
+)
+def test_a_template_whose_answers_are_not_proven_is_refused_with_the_line_and_the_reason(
+    tokenizer: PreTrainedTokenizerBase, template: str, reason: str
+) -> None:
+    with pytest.raises(RowError, match=rf"^Line 7: the model's chat template cannot render it: .*{reason}"):
+        encoder(tokenizer, template).encode(TWO_TURNS, line=7)
+
+
+def test_where_earlier_answers_are_rewritten_a_weight_0_cannot_be_kept_out_of_the_inputs(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    row = chat(say("user", "Hi"), say("assistant", "What?", weight=0), say("user", "Ho"), say("assistant", "Yes"))
+    with pytest.raises(RowError, match="train_on_inputs would learn its weight 0 too"):
+        encoder(tokenizer, FORGETS_THOUGHTS, train_on_inputs=True).encode(row)
 
 
 @pytest.mark.parametrize("role", ["system", "user", "tool", "assistant"])

@@ -1,0 +1,30 @@
+"""What a job would be of, before there is one: the model, the file and the numbers that it would train with."""
+
+from typing import Any, NamedTuple
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.catalog.resolve import resolve
+from app.catalog.spec import Catalog, ModelSpec
+from app.errors import BadRequest
+from app.files.service import get_training_file
+from app.jobs.hyperparameters import require_validation_rows, resolve_hyperparameters
+from app.jobs.schemas import JobCreate
+from app.store.tables import File
+
+
+class Forecast(NamedTuple):
+    spec: ModelSpec
+    file: File
+    numbers: dict[str, Any]
+
+
+async def foresee(session: AsyncSession, catalog: Catalog, org_id: str, asked: JobCreate) -> Forecast:
+    """Refuses what the creation of the job would refuse for its model, file or hyperparameters."""
+    spec, _ = await resolve(session, catalog, org_id, asked.model)
+    if not spec.trainable:
+        raise BadRequest(f"{spec.id} can be served, but not fine-tuned.", param="model")
+    file = await get_training_file(session, org_id, asked.training_file, param="training_file")
+    numbers = resolve_hyperparameters(asked.asked, spec, file.n_rows or 1, on_cpu=False)
+    require_validation_rows(numbers, file.n_rows or 1, has_file=asked.validation_file is not None)
+    return Forecast(spec, file, numbers)
