@@ -15,6 +15,8 @@ from app.billing.funds import Funds
 from app.billing.router import router as billing
 from app.body_limit import BodyLimit
 from app.catalog.load import load_catalog
+from app.compat.money import router as compat_money
+from app.compat.router import router as compat
 from app.devices.inventory import find_devices
 from app.draining import RefuseWhileDraining
 from app.engines.pool import EnginePool
@@ -43,7 +45,8 @@ from app.store.session import Store
 from app.upkeep.loops import HOLD_DEVICES, start_loops
 from app.upkeep.publish import Publisher
 
-ROUTERS = (chat, responses, responses_socket, files, jobs, estimates, models, warmup, billing)
+COMPAT = (compat, compat_money)  # before the rest: a model's id may be followed by a path of theirs
+ROUTERS = (*COMPAT, chat, responses, responses_socket, files, jobs, estimates, models, warmup, billing)
 PREFIX, ALIASES = "/api/v1", ("/api", "/v1")
 CHAT_PREFIX = "/api/inference/v1"
 
