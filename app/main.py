@@ -34,6 +34,7 @@ from app.inference.responses_background import Backgrounds
 from app.inference.responses_socket import router as responses_socket
 from app.inference.responses_upkeep import start_response_loops
 from app.inference.seals import Seals
+from app.jobs.adapter_router import router as adapters
 from app.jobs.estimate_router import router as estimates
 from app.jobs.router import router as jobs
 from app.orgs.auth import RequireKey
@@ -46,7 +47,7 @@ from app.upkeep.loops import HOLD_DEVICES, start_loops
 from app.upkeep.publish import Publisher
 
 COMPAT = (compat, compat_money)  # before the rest: a model's id may be followed by a path of theirs
-ROUTERS = (*COMPAT, chat, responses, responses_socket, files, jobs, estimates, models, warmup, billing)
+ROUTERS = (*COMPAT, chat, responses, responses_socket, files, jobs, adapters, estimates, models, warmup, billing)
 PREFIX, ALIASES = "/api/v1", ("/api", "/v1")
 CHAT_PREFIX = "/api/inference/v1"
 

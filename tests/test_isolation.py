@@ -62,6 +62,7 @@ NAMED: dict[str, str | None] = {
     "GET /fine_tuning/jobs/{job_id}/events": "job_id",
     "GET /fine_tuning/jobs/{job_id}/checkpoints": "job_id",
     "GET /fine_tuning/jobs/{job_id}/metrics": "job_id",
+    "GET /fine_tuning/jobs/{job_id}/adapter": "job_id",
     "POST /fine_tuning/estimate": None,
     "GET /models": None,
     "GET /models/{model_id:path}": "model_id",
