@@ -6,7 +6,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from pydantic import ValidationError
@@ -19,11 +19,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.billing.ledger import Entry, append, balance_micros
 from app.catalog.load import WrongCatalog, load_catalog
 from app.catalog.spec import MICROS_PER_DOLLAR
+from app.cli_export import CannotExport, Found, export, find
 from app.demo import run_demo
 from app.devices import leases
 from app.devices.inventory import WrongDevices, find_devices, free_memory
 from app.engines.statuses import list_statuses
 from app.errors import APIError
+from app.files.new_folder import AlreadyThere
+from app.files.storage import Storage
 from app.ids import new_id
 from app.orgs import service
 from app.orgs.keys import create_key
@@ -46,8 +49,11 @@ app.add_typer(orgs, name="orgs")
 app.add_typer(keys, name="keys")
 app.add_typer(credit, name="credit")
 
+FORESEEN = (WrongCatalog, WrongDevices, CannotStart, CannotExport, AlreadyThere)
+
 out, err = Console(soft_wrap=True, highlight=False), Console(stderr=True, soft_wrap=True, highlight=False)
 
+Result = TypeVar("Result")
 DataDir = Annotated[Path | None, typer.Option(help="Where everything is kept [LOAM_DATA_DIR, .loam].")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on [LOAM_PORT, 8000].")]
 Host = Annotated[str | None, typer.Option(help="Address to listen on [LOAM_HOST, 127.0.0.1].")]
@@ -107,6 +113,24 @@ def engines(data_dir: DataDir = None) -> None:
         out.print(engines_table(await list_statuses(session)))
 
     in_store(read_settings(data_dir=data_dir), show)
+
+
+@app.command("export")
+def export_model(
+    name: Annotated[str, typer.Argument(help="A fine-tune, or one of its checkpoints: ft:….")],
+    folder: Annotated[Path, typer.Argument(help="A folder that is not there yet.")],
+    merged: Annotated[bool, typer.Option("--merged", help="Whole weights, the adapter merged into its base.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """A fine-tune as a folder that peft, transformers and vLLM load as it is."""
+    settings = read_settings(data_dir=data_dir)
+    catalog = load_catalog(settings.catalog)
+
+    async def look(session: AsyncSession) -> Found:
+        return await find(session, catalog, name)
+
+    export(Storage(settings.data_dir), catalog, in_store(settings, look), folder, merged=merged)
+    out.print(f"Exported {name} to {folder}.", markup=False)
 
 
 @orgs.command("create")
@@ -188,20 +212,20 @@ def read_settings(**given: Any) -> Settings:
     return Settings(**{name: value for name, value in given.items() if value is not None})
 
 
-def in_store(settings: Settings, work: Callable[[AsyncSession], Awaitable[None]]) -> None:
+def in_store(settings: Settings, work: Callable[[AsyncSession], Awaitable[Result]]) -> Result:
     """One transaction on the configured store, which is made if it is not there yet."""
 
-    async def run() -> None:
+    async def run() -> Result:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         store = Store(settings.store_url)
         try:
             await migrate(store)
             async with store.begin() as session:
-                await work(session)
+                return await work(session)
         finally:
             await store.close()
 
-    asyncio.run(run())
+    return asyncio.run(run())
 
 
 def main() -> None:
@@ -216,6 +240,6 @@ def main() -> None:
     except SettingsError as error:
         err.print(f"{error}: it must be JSON.", style="red", markup=False)
         sys.exit(2)
-    except (APIError, WrongCatalog, WrongDevices, CannotStart, SQLAlchemyError, OSError) as error:
+    except (APIError, *FORESEEN, SQLAlchemyError, OSError) as error:
         err.print(str(error)[:500], style="red", markup=False)
         sys.exit(1)

@@ -15,6 +15,8 @@ from app.billing.funds import Funds
 from app.billing.router import router as billing
 from app.body_limit import BodyLimit
 from app.catalog.load import load_catalog
+from app.compat.money import router as compat_money
+from app.compat.router import router as compat
 from app.devices.inventory import find_devices
 from app.draining import RefuseWhileDraining
 from app.engines.pool import EnginePool
@@ -32,6 +34,7 @@ from app.inference.responses_background import Backgrounds
 from app.inference.responses_socket import router as responses_socket
 from app.inference.responses_upkeep import start_response_loops
 from app.inference.seals import Seals
+from app.jobs.adapter_router import router as adapters
 from app.jobs.estimate_router import router as estimates
 from app.jobs.preview import Previews
 from app.jobs.preview_router import router as previews
@@ -45,7 +48,9 @@ from app.store.session import Store
 from app.upkeep.loops import HOLD_DEVICES, start_loops
 from app.upkeep.publish import Publisher
 
-ROUTERS = (chat, responses, responses_socket, files, jobs, estimates, previews, models, warmup, billing)
+COMPAT = (compat, compat_money)  # before the rest: a model's id may be followed by a path of theirs
+OWN = (chat, responses, responses_socket, files, jobs, adapters, estimates, previews, models, warmup, billing)
+ROUTERS = (*COMPAT, *OWN)
 PREFIX, ALIASES = "/api/v1", ("/api", "/v1")
 CHAT_PREFIX = "/api/inference/v1"
 

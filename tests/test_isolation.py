@@ -62,6 +62,7 @@ NAMED: dict[str, str | None] = {
     "GET /fine_tuning/jobs/{job_id}/events": "job_id",
     "GET /fine_tuning/jobs/{job_id}/checkpoints": "job_id",
     "GET /fine_tuning/jobs/{job_id}/metrics": "job_id",
+    "GET /fine_tuning/jobs/{job_id}/adapter": "job_id",
     "POST /fine_tuning/estimate": None,
     "POST /fine_tuning/preview": None,
     "GET /models": None,
@@ -69,6 +70,32 @@ NAMED: dict[str, str | None] = {
     "DELETE /models/{model_id:path}": "model_id",
     "GET /warmup/status/{model_id:path}": "model_id",
     "POST /warmup/{model_id:path}": "model_id",
+    "POST /learning/files": None,
+    "GET /learning/files": None,
+    "GET /learning/files/{file_id}": "file_id",
+    "DELETE /learning/files/{file_id}": "file_id",
+    "POST /learning/jobs": None,
+    "GET /learning/jobs": None,
+    "GET /learning/jobs/{job_id}": "job_id",
+    "GET /learning/jobs/{job_id}/status": "job_id",
+    "GET /learning/jobs/{job_id}/config": "job_id",
+    "GET /learning/jobs/{job_id}/events": "job_id",
+    "GET /learning/jobs/{job_id}/metrics": "job_id",
+    "GET /learning/jobs/{job_id}/timeline": "job_id",
+    "POST /learning/jobs/{job_id}/start": "job_id",
+    "POST /learning/jobs/{job_id}/cancel": "job_id",
+    "GET /learning/models": None,
+    "GET /learning/models/{model_id:path}": "model_id",
+    "POST /sft/jobs": None,
+    "GET /sft/jobs": None,
+    "GET /sft/jobs/{job_id}": "job_id",
+    "POST /sft/jobs/{job_id}/cancel": "job_id",
+    "GET /sft/jobs/{job_id}/events": "job_id",
+    "GET /sft/jobs/{job_id}/checkpoints": "job_id",
+    "GET /files/{file_id}/jobs": "file_id",
+    "GET /models/{model_id:path}/jobs": "model_id",
+    "POST /pricing/preflight": None,
+    "GET /balance/autumn-normalized": None,
     "GET /balance/current": None,
     "GET /balance/usage": None,
     "GET /balance/usage/windows": None,
@@ -227,7 +254,8 @@ def without_ids(text: str) -> str:
 
 
 async def test_no_list_shows_anothers_things(client: AsyncClient, theirs: Things) -> None:
-    for path in ("/v1/files", "/v1/files?limit=10000", JOBS, "/v1/models", "/v1/balance/usage", "/v1/balance/current"):
+    mine = ("files", "files?limit=10000", "fine_tuning/jobs", "models", "balance/usage", "balance/current")
+    for path in (f"/v1/{list_}" for list_ in (*mine, "learning/jobs", "learning/models", "sft/jobs")):
         text = (await client.get(path)).text
         assert not [thing for thing in vars(theirs).values() if thing in text], path
     assert ok(await client.get("/v1/balance/usage"))["last_30_days"]["token_count"] == 0

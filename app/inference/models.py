@@ -47,6 +47,16 @@ class FineTunedOut(BaseModel):
     job_id: str
     status: str
 
+    @classmethod
+    def of(cls, adapter: Adapter) -> "FineTunedOut":
+        return cls(
+            id=adapter.name,
+            base_model=adapter.base_model,
+            created_at=int(adapter.created_at),
+            job_id=adapter.job_id,
+            status="ready",
+        )
+
 
 class ModelsOut(BaseModel):
     object: Literal["list"]
@@ -74,16 +84,7 @@ async def list_models(request: Request, org_id: CurrentOrg, session: SessionDep)
         object="list",
         data=base + tuned,
         gpus=gpus(state.catalog, state.devices, await leases.held(session)),
-        fine_tuned_models=[
-            FineTunedOut(
-                id=adapter.name,
-                base_model=adapter.base_model,
-                created_at=int(adapter.created_at),
-                job_id=adapter.job_id,
-                status="ready",
-            )
-            for adapter in adapters
-        ],
+        fine_tuned_models=[FineTunedOut.of(adapter) for adapter in adapters],
         available_models=[model.id for model in base + tuned],
         organization_id=org_id,
         customer_id=org_id,
@@ -150,6 +151,11 @@ def gpus(catalog: Catalog, devices: Sequence[Device], held: set[str]) -> list[Gp
         for choice in as_choices(devices)
         if choice.type in catalog.gpus
     ]
+
+
+async def list_fine_tuned(session: AsyncSession, org_id: str) -> list[FineTunedOut]:
+    """Newest first."""
+    return [FineTunedOut.of(adapter) for adapter in await _list_adapters(session, org_id)]
 
 
 async def _list_adapters(session: AsyncSession, org_id: str) -> list[Adapter]:
