@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.billing.ledger import Entry, append, balance_micros
 from app.catalog.load import WrongCatalog, load_catalog
 from app.catalog.spec import MICROS_PER_DOLLAR
+from app.cli_gc import collect_garbage, swept_table
 from app.demo import run_demo
 from app.devices import leases
 from app.devices.inventory import WrongDevices, find_devices, free_memory
@@ -107,6 +108,15 @@ def engines(data_dir: DataDir = None) -> None:
         out.print(engines_table(await list_statuses(session)))
 
     in_store(read_settings(data_dir=data_dir), show)
+
+
+@app.command()
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show it.")] = False, data_dir: DataDir = None
+) -> None:
+    """Remove what nobody needs any more, as every gateway does once an hour."""
+    swept = asyncio.run(collect_garbage(read_settings(data_dir=data_dir), dry=dry_run))
+    out.print(swept_table(swept) if swept else "There is nothing to remove.")
 
 
 @orgs.command("create")

@@ -40,6 +40,7 @@ from app.request_id import RequestId
 from app.settings import Settings
 from app.store.migrate import migrate
 from app.store.session import Store
+from app.sweeps import all_sweeps
 from app.upkeep.loops import HOLD_DEVICES, start_loops
 from app.upkeep.publish import Publisher
 
@@ -141,8 +142,9 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     state.warmups = Warmups(pool, charges, state.catalog)
     state.backgrounds = Backgrounds(settings, store)
     publisher = Publisher(settings, store, storage, state.catalog, pool)
-    state.loops = start_loops(settings, store, state.catalog, pool, publisher, storage)
-    response_loops = start_response_loops(settings, store, state.backgrounds)
+    sweeps = all_sweeps(settings, store, storage)
+    state.loops = start_loops(settings, store, state.catalog, pool, publisher, sweeps)
+    response_loops = start_response_loops(settings, state.backgrounds)
     try:
         yield
     finally:

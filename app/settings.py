@@ -33,6 +33,7 @@ class Settings(BaseSettings):
     max_body_bytes: PositiveInt = 16 << 20
     websocket_seconds: PositiveFloat = 3600.0
     response_retention_days: PositiveFloat = 30.0
+    job_event_retention_days: PositiveFloat = 90.0
     max_background_responses: PositiveInt = 1000
     shutdown_grace_seconds: PositiveFloat = 20.0
     welcome_credit_cents: int = 10_000

@@ -3,8 +3,9 @@
 import time
 from collections.abc import Sequence
 
-from sqlalchemy import delete, literal, select
+from sqlalchemy import ColumnElement, and_, delete, literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from app.errors import BadRequest, NotFound
 from app.inference.responses_items import Item
@@ -65,20 +66,24 @@ async def get(session: AsyncSession, org_id: str, response_id: str) -> StoredRes
 async def remove(session: AsyncSession, org_id: str, response_id: str) -> None:
     """With its events. One that is being worked on is ended by that. Raises UnknownResponse."""
     row = await get(session, org_id, response_id)
-    await _remove(session, [row.id])
+    await remove_all(session, [row.id])
 
 
-async def remove_old(session: AsyncSession, *, days: float, limit: int) -> int:
-    """Remove some of those that are older and final; how many."""
-    old = select(StoredResponse.id).where(
-        StoredResponse.created_at < time.time() - days * DAY_SECONDS,
-        StoredResponse.id.not_in(select(ResponseLease.response_id)),
+def are_old(*, days: float) -> ColumnElement[bool]:
+    """Those that are older and final, unless a conversation goes on with them: it is kept while its last turn is."""
+    row, later = StoredResponse, aliased(StoredResponse)
+    cutoff = time.time() - days * DAY_SECONDS
+    leased = select(ResponseLease.response_id)
+    # From the last turns that are kept back to the first: of those that are young, only what goes before them is asked.
+    kept = (
+        select(row.id, row.previous_response_id)
+        .join(later, later.previous_response_id == row.id)
+        .where(row.created_at < cutoff, (later.created_at >= cutoff) | later.id.in_(leased))
+        .cte("kept", recursive=True)
     )
-    # Another gateway that sweeps at the same time takes other ones.
-    oldest = old.order_by(StoredResponse.created_at).limit(limit).with_for_update(skip_locked=True)
-    ids = list(await session.scalars(oldest))
-    await _remove(session, ids)
-    return len(ids)
+    earlier = select(row.id, row.previous_response_id).where(row.id == kept.c.previous_response_id)
+    kept = kept.union(earlier)
+    return and_(row.created_at < cutoff, row.id.not_in(leased), row.id.not_in(select(kept.c.id)))
 
 
 async def history(session: AsyncSession, org_id: str, previous_id: str | None) -> list[Item]:
@@ -114,7 +119,8 @@ async def _find(session: AsyncSession, org_id: str, response_id: str) -> StoredR
     return await session.scalar(select(StoredResponse).where(*mine))
 
 
-async def _remove(session: AsyncSession, ids: Sequence[str]) -> None:
+async def remove_all(session: AsyncSession, ids: Sequence[str]) -> None:
+    """With their events."""
     # The lease first: its worker waits for it, and then writes no more events.
     for owned in (ResponseLease.response_id, ResponseEventBatch.response_id, StoredResponse.id):
         await session.execute(delete(owned.class_).where(owned.in_(ids)))
