@@ -34,6 +34,7 @@ from app.inference.responses_upkeep import start_response_loops
 from app.inference.seals import Seals
 from app.jobs.estimate_router import router as estimates
 from app.jobs.router import router as jobs
+from app.orgs.allowances import SHARE_SECONDS, Allowances
 from app.orgs.auth import RequireKey
 from app.orgs.keys import KeyRing
 from app.request_id import RequestId
@@ -41,7 +42,7 @@ from app.settings import Settings
 from app.store.migrate import migrate
 from app.store.session import Store
 from app.sweeps import all_sweeps
-from app.upkeep.loops import HOLD_DEVICES, start_loops
+from app.upkeep.loops import HOLD_DEVICES, repeat, start_loops
 from app.upkeep.publish import Publisher
 
 ROUTERS = (chat, responses, responses_socket, files, jobs, estimates, models, warmup, billing)
@@ -134,6 +135,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     await migrate(store)
     state.seals = await Seals.load(store)
     state.key_ring = KeyRing(store, cache_seconds=settings.key_cache_seconds)
+    allowances = state.allowances = Allowances(store)
     funds = Funds(store, cache_seconds=settings.key_cache_seconds)
     charges = state.charges = Charges(store, funds)
     state.admissions = Admissions(settings, state.catalog, state.devices, store, funds)
@@ -145,6 +147,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     sweeps = all_sweeps(settings, store, storage)
     state.loops = start_loops(settings, store, state.catalog, pool, publisher, sweeps)
     response_loops = start_response_loops(settings, state.backgrounds)
+    response_loops.append(asyncio.create_task(repeat("share rates", allowances.share, SHARE_SECONDS)))
     try:
         yield
     finally:

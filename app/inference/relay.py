@@ -20,6 +20,7 @@ from app.inference.chat_request import INTERVAL, ChatRequest, engine_body
 from app.inference.chunks import ChunkReader, EngineError
 from app.inference.engine_errors import EngineLost, broken_off, lost, refusal, refused_in_stream
 from app.inference.folding import Folding
+from app.orgs.allowances import Allowance
 from app.settings import Settings
 
 LAST_WORD_SECONDS = 0.5
@@ -56,6 +57,7 @@ class Relay:
     target: Target
     org_id: str
     request_id: str
+    allowance: Allowance | None = None
 
     async def read(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The whole answer, charged."""
@@ -147,7 +149,13 @@ class Relay:
     async def charge(self, usage: Usage) -> None:
         """Committed when this returns; a repeat for the same request changes nothing."""
         if usage != Usage():
+            self.spend(usage)
             await self.charges.record(self.entry(usage))
+
+    def spend(self, usage: Usage) -> None:
+        """Of what may be used in a minute, where that is limited."""
+        if self.allowance:
+            self.allowance.spend(usage.prompt_tokens + usage.completion_tokens)
 
     def entry(self, usage: Usage) -> Entry:
         """What `usage` costs, under the request's id."""

@@ -3,16 +3,17 @@
 import time
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, and_, delete, literal, select
+from sqlalchemy import ColumnElement, and_, delete, literal, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from app.errors import BadRequest, NotFound
 from app.inference.responses_items import Item
 from app.inference.responses_object import Response, is_final
-from app.store.tables import ResponseEventBatch, ResponseLease, StoredResponse
+from app.store.tables import Org, ResponseEventBatch, ResponseLease, StoredResponse
 
 DAY_SECONDS = 24 * 3600.0
+ORG_GRACE_SECONDS = 3600.0
 
 
 class UnknownResponse(NotFound):
@@ -70,7 +71,7 @@ async def remove(session: AsyncSession, org_id: str, response_id: str) -> None:
 
 
 def are_old(*, days: float) -> ColumnElement[bool]:
-    """Those that are older and final, unless a conversation goes on with them: it is kept while its last turn is."""
+    """Those that are final and older, or of a deleted organisation. A conversation is kept while its last turn is."""
     row, later = StoredResponse, aliased(StoredResponse)
     cutoff = time.time() - days * DAY_SECONDS
     leased = select(ResponseLease.response_id)
@@ -83,7 +84,9 @@ def are_old(*, days: float) -> ColumnElement[bool]:
     )
     earlier = select(row.id, row.previous_response_id).where(row.id == kept.c.previous_response_id)
     kept = kept.union(earlier)
-    return and_(row.created_at < cutoff, row.id.not_in(leased), row.id.not_in(select(kept.c.id)))
+    of_the_gone = row.org_id.in_(select(Org.id).where(Org.deleted_at < time.time() - ORG_GRACE_SECONDS))
+    is_old = and_(row.created_at < cutoff, row.id.not_in(select(kept.c.id)))
+    return and_(row.id.not_in(leased), or_(is_old, of_the_gone))
 
 
 async def history(session: AsyncSession, org_id: str, previous_id: str | None) -> list[Item]:

@@ -52,10 +52,17 @@ def _begin(
     check_takes_tools(target.model, asked.tools, asked.tool_choice)
     request_id = new_id("req")
     relay = relay_for(state, target, key.org_id, request_id)
+    if key.has_rates:
+        relay.allowance = state.allowances.find_known(key)
+        if relay.allowance is None or not relay.allowance.has_left():
+            return None
     headers = marks(request_id, simulated=state.settings.simulate)
     asking = relay.body(asked)
     request, answer = chat_request(asking), chat_answer(asked, target)
     if leased := state.pool.lease_now(target, body=asking):
+        if relay.allowance:
+            relay.allowance.take()
+            headers += relay.allowance.headers()
         passage = Passage(relay, leased, answer, streams=asked.streams)
         passage.begin(request, outlet, headers, otherwise)
         return passage

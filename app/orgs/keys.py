@@ -27,6 +27,10 @@ class Limits:
     tokens_per_minute: int | None = None
     monthly_budget_micros: int | None = None
 
+    @property
+    def has_rates(self) -> bool:
+        return self.requests_per_minute is not None or self.tokens_per_minute is not None
+
     @classmethod
     def of(cls, row: ApiKey | Org) -> Self:
         return cls(row.requests_per_minute, row.tokens_per_minute, row.monthly_budget_micros)
@@ -43,6 +47,10 @@ class CurrentKey:
     expires_at: float | None = None
     limits: Limits = Limits()
     org_limits: Limits = Limits()
+
+    @property
+    def has_rates(self) -> bool:
+        return self.limits.has_rates or self.org_limits.has_rates
 
     @classmethod
     def of(cls, row: ApiKey, org: Org) -> Self:

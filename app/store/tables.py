@@ -59,6 +59,15 @@ class Revision(Base):
     number: Mapped[int]
 
 
+class RateLevel(Base):
+    """When a rate limit's bucket will be full again; `subject` is the id of a key or an organisation, and of what."""
+
+    __tablename__ = "rate_levels"
+
+    subject: Mapped[str] = mapped_column(primary_key=True)
+    full_at: Mapped[float]
+
+
 class AuditEntry(Base):
     """Append-only: who (a key's id, or `terminal`) did what to whom, from where. Never holds a secret."""
 

@@ -11,16 +11,18 @@ from typing import Protocol
 
 import anyio.to_thread
 import structlog
-from sqlalchemy import ColumnElement, delete, func, select
+from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
 from app.files.storage import Storage
 from app.files.survey import size_bytes, survey
+from app.jobs.states import Status
+from app.store.base import db_now
 from app.store.idempotency import KEPT_SECONDS
 from app.store.session import Store
-from app.store.tables import IdempotencyKey, Job, JobEvent
-from app.upkeep.garbage import NAMES, Known, garbage
+from app.store.tables import Adapter, File, IdempotencyKey, Job, JobEvent, Org, RateLevel
+from app.upkeep.garbage import GRACE_SECONDS, NAMES, Known, garbage
 from app.upkeep.known import what_is_known
 
 log = structlog.get_logger()
@@ -101,6 +103,34 @@ async def _remove_some(store: Store, rows: OldRows) -> int:
 async def sweep_idempotency_keys(store: Store, *, dry: bool) -> list[Swept]:
     are_old = IdempotencyKey.created_at < time.time() - KEPT_SECONDS
     return await sweep_rows(store, OldRows("idempotency keys", IdempotencyKey.key, are_old), dry=dry)
+
+
+async def sweep_rate_levels(store: Store, *, dry: bool) -> list[Swept]:
+    """A bucket that is full again needs no row."""
+    are_full = RateLevel.full_at < db_now() - GRACE_SECONDS
+    return await sweep_rows(store, OldRows("full rate limits", RateLevel.subject, are_full), dry=dry)
+
+
+async def sweep_deleted_orgs(store: Store, *, dry: bool) -> list[Swept]:
+    """Their files and models go the way of deleted ones: the bytes with the next sweep of the disk."""
+    gone = select(Org.id).where(Org.deleted_at < time.time() - GRACE_SECONDS)
+    unfinished = Job.status.not_in([status for status in Status if status.is_final])
+    training = select(File.id).join(Job, (Job.training_file == File.id) | (Job.validation_file == File.id))
+    files = File.org_id.in_(gone) & File.deleted_at.is_(None) & File.id.not_in(training.where(unfinished))
+    models = Adapter.org_id.in_(gone) & Adapter.deleted_at.is_(None)
+    return [
+        *await sweep_rows(store, OldRows("files of deleted organisations", File.id, files, _mark(File)), dry=dry),
+        *await sweep_rows(
+            store, OldRows("models of deleted organisations", Adapter.id, models, _mark(Adapter)), dry=dry
+        ),
+    ]
+
+
+def _mark(table: type[File | Adapter]) -> Remove:
+    async def mark(session: AsyncSession, ids: Sequence[str]) -> None:
+        await session.execute(update(table).where(table.id.in_(ids)).values(deleted_at=time.time()))
+
+    return mark
 
 
 async def sweep_job_events(store: Store, days: float, *, dry: bool) -> list[Swept]:

@@ -160,6 +160,15 @@ async def test_a_conversation_is_as_old_as_its_last_turn(store: Store) -> None:
     assert await kept(store) == {*young, forked[0], branch}
 
 
+async def test_the_responses_of_a_deleted_organisation_go(store: Store) -> None:
+    async with store.begin() as session:
+        gone, just_gone, there = [await make_org(session) for _ in range(3)]
+        made = [(await make_turn(session, org.id))["id"] for org in (gone, just_gone, there)]
+        gone.deleted_at, just_gone.deleted_at = 1.0, time.time()
+    await sweep_responses(store, 30, dry=False)
+    assert await kept(store) == set(made[1:])
+
+
 async def test_an_old_response_that_is_worked_on_stays_with_its_conversation(store: Store) -> None:
     async with store.begin() as session:
         org = await make_org(session)

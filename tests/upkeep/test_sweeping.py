@@ -13,14 +13,16 @@ from app.files.storage import Storage
 from app.ids import new_id
 from app.jobs.states import Status
 from app.store.session import Store
-from app.store.tables import Adapter, Checkpoint, EngineStatus, IdempotencyKey, Job, JobEvent, Org
+from app.store.tables import Adapter, Checkpoint, EngineStatus, IdempotencyKey, Job, JobEvent, Org, RateLevel
 from app.upkeep.sweeping import (
     MAX_ROWS,
     Swept,
     sweep_all,
+    sweep_deleted_orgs,
     sweep_disk,
     sweep_idempotency_keys,
     sweep_job_events,
+    sweep_rate_levels,
 )
 from tests.rows import make_file, make_job, make_org
 
@@ -170,6 +172,29 @@ async def test_of_a_job_that_ended_long_ago_the_last_event_stays(store: Store) -
 def an_event(job_id: str, seq: int) -> JobEvent:
     words = {"level": "info", "type": "message", "event_type": "x", "message": "m"}
     return JobEvent(id=new_id("ftevent"), job_id=job_id, seq=seq, data={}, **words)
+
+
+async def test_what_a_deleted_organisation_had_goes_but_for_what_is_trained_on(tmp_path: Path, store: Store) -> None:
+    org, storage = await old_org(store), Storage(tmp_path)
+    await publish(store, await ended_job(store, org))
+    async with store.begin() as session:
+        files = [await make_file(session, org) for _ in range(2)]
+        await make_job(session, org, status=Status.RUNNING, training_file=files[0].id)
+        (await session.get_one(Org, org.id)).deleted_at = LONG_AGO
+    for file in files:
+        lay(storage.file(file.id))
+    swept = await sweep_deleted_orgs(store, dry=False)
+    assert [each.count for each in swept] == [1, 1]
+    await sweep_disk(store, storage, dry=False)
+    assert [storage.file(file.id).exists() for file in files] == [True, False]
+
+
+async def test_a_rate_limit_that_nobody_uses_is_forgotten(store: Store) -> None:
+    async with store.begin() as session:
+        session.add_all(RateLevel(subject=name, full_at=at) for name, at in (("old", 1.0), ("young", time.time())))
+    await sweep_rate_levels(store, dry=False)
+    async with store.read() as session:
+        assert list(await session.scalars(select(RateLevel.subject))) == ["young"]
 
 
 async def test_two_gateways_sweep_beside_each_other(tmp_path: Path, store: Store, store_url: str) -> None:
