@@ -135,4 +135,5 @@ def relay_of(request: HTTPConnection, target: Target, org_id: str, kind: type[Re
 
 def relay_for(state: State, target: Target, org_id: str, request_id: str, kind: type[Relay] = Relay) -> Relay:
     """`state`: the application's."""
-    return kind(state.settings, state.pool, state.charges, target, org_id, request_id)
+    cache_salt = state.seals.cache_salt(org_id)
+    return kind(state.settings, state.pool, state.charges, target, org_id, request_id, cache_salt)

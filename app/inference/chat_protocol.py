@@ -1,5 +1,6 @@
 """uvicorn's HTTP protocol, which takes chat completions the short way where it can."""
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -36,6 +37,7 @@ class ChatProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._held: _Held | None = None
+        self._stall: asyncio.TimerHandle | None = None
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._held = self._hold(cycle, app)
@@ -91,16 +93,24 @@ class ChatProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._end_stall()
         held, self._held = self._held, None
         if held and held.passage:
             held.passage.on_client_gone()
 
     def pause_writing(self) -> None:
+        """Of whatever is sent: one that takes nothing for as long as an engine may be silent is hung up on."""
         super().pause_writing()
+        self._stall = self.loop.call_later(self.state.settings.stream_silence_seconds, self.transport.abort)
         if self._held and self._held.passage:
             self._held.passage.on_client_slow()
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        self._end_stall()
         if self._held and self._held.passage:
             self._held.passage.on_client_ready()
+
+    def _end_stall(self) -> None:
+        if self._stall:
+            self._stall.cancel()

@@ -57,6 +57,7 @@ class Relay:
     target: Target
     org_id: str
     request_id: str
+    cache_salt: str
     allowance: Allowance | None = None
 
     async def read(self, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,7 +73,7 @@ class Relay:
         return engine_body(
             asked,
             engine_name=self.target.engine_name,
-            org_id=self.org_id,
+            cache_salt=self.cache_salt,
             context_length=self.target.model.context_length,
         )
 
