@@ -41,6 +41,7 @@ class Settings(BaseSettings):
     shutdown_grace_seconds: PositiveFloat = 20.0
     welcome_credit_cents: int = 10_000
     log_level: Annotated[Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(_lower)] = "info"
+    log_prompts: bool = False
 
     # engines
     engine_python: Path = Path(sys.executable)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import orjson
+import structlog
 
 from app.billing.charges import Charges
 from app.billing.ledger import Entry
@@ -22,6 +23,8 @@ from app.inference.engine_errors import EngineLost, broken_off, lost, refusal, r
 from app.inference.folding import Folding
 from app.orgs.allowances import Allowance
 from app.settings import Settings
+
+log = structlog.get_logger()
 
 LAST_WORD_SECONDS = 0.5
 PROMPT_FIELDS = ("model", "messages", "tools", "chat_template_kwargs")
@@ -70,6 +73,8 @@ class Relay:
 
     def body(self, asked: ChatRequest) -> dict[str, Any]:
         """What the engine is sent."""
+        if self.settings.log_prompts:
+            log.info("asked", request=self.request_id, org=self.org_id, messages=asked.messages)
         return engine_body(
             asked,
             engine_name=self.target.engine_name,
