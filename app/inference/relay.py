@@ -17,9 +17,10 @@ from app.engines.answer import EngineAnswer
 from app.engines.connection import OK, ConnectionBroken, EngineSilent
 from app.engines.engine import Engine
 from app.engines.pool import EnginePool
+from app.inference.bounds import count_chars
 from app.inference.chat_request import INTERVAL, ChatRequest, engine_body
 from app.inference.chunks import ChunkReader, EngineError
-from app.inference.engine_errors import EngineLost, broken_off, lost, refusal, refused_in_stream
+from app.inference.engine_errors import ContextExceeded, EngineLost, broken_off, lost, refusal, refused_in_stream
 from app.inference.folding import Folding
 from app.orgs.allowances import Allowance
 from app.settings import Settings
@@ -27,6 +28,7 @@ from app.settings import Settings
 log = structlog.get_logger()
 
 LAST_WORD_SECONDS = 0.5
+MAX_TOKEN_CHARS = 64  # on average; blanks come by the hundred in one token
 PROMPT_FIELDS = ("model", "messages", "tools", "chat_template_kwargs")
 
 
@@ -87,8 +89,9 @@ class Relay:
         """The answer's bytes as they come; leaving the block ends the generation. However the block ends, what `meter`
         saw of usage is charged by then, unless the engine failed.
 
-        Raises EngineLost, BadRequest for what the engine refuses, and as `EnginePool.lease` does.
+        Raises EngineLost, ContextExceeded, BadRequest for what the engine refuses, and as `EnginePool.lease` does.
         """
+        self._check_length(body)
         try:
             async with (
                 self.pool.lease(self.target, org_id=self.org_id, body=body) as engine,
@@ -111,6 +114,13 @@ class Relay:
             await self.charge(meter.usage)
             raise
         await self.charge(meter.usage)
+
+    def _check_length(self, body: Mapping[str, Any]) -> None:
+        """What cannot fit is not read: megabytes would keep the engine from everybody else's requests."""
+        context_length = self.target.model.context_length
+        if count_chars(body["messages"]) > context_length * MAX_TOKEN_CHARS:
+            message = f"The messages are far longer than this model's context length of {context_length} tokens."
+            raise ContextExceeded(message, param="messages")
 
     async def _hear_out(self, answer: EngineAnswer, meter: Meter, seconds: float) -> None:
         """What has come and was not read yet; from an engine that tells of its tokens some at a time, what comes."""

@@ -3,7 +3,8 @@
 Every gateway counts on from what it last heard, and once in SHARE_SECONDS writes what it took and hears what all took
 together. So the error is bounded: too much by what other gateways let in since it last heard, at most HEARD_SECONDS
 ago, and it is paid back, since a bucket may be overdrawn. Tokens are counted when they have been used, so that
-requests that run at the same time may overdraw theirs together; whoever comes after them waits.
+requests that run at the same time may overdraw theirs together; whoever comes after them waits. A gateway that is
+killed takes with it what it had not told yet.
 """
 
 import asyncio
