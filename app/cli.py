@@ -20,6 +20,7 @@ from app.billing.ledger import Entry, append, balance_micros
 from app.catalog.load import WrongCatalog, load_catalog
 from app.catalog.spec import MICROS_PER_DOLLAR
 from app.cli_export import CannotExport, Found, export, find
+from app.cli_gc import collect_garbage, swept_table
 from app.demo import run_demo
 from app.devices import leases
 from app.devices.inventory import WrongDevices, find_devices, free_memory
@@ -131,6 +132,15 @@ def export_model(
 
     export(Storage(settings.data_dir), catalog, in_store(settings, look), folder, merged=merged)
     out.print(f"Exported {name} to {folder}.", markup=False)
+
+
+@app.command()
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show it.")] = False, data_dir: DataDir = None
+) -> None:
+    """Remove what nobody needs any more, as every gateway does once an hour."""
+    swept = asyncio.run(collect_garbage(read_settings(data_dir=data_dir), dry=dry_run))
+    out.print(swept_table(swept) if swept else "There is nothing to remove.")
 
 
 @orgs.command("create")

@@ -1,4 +1,7 @@
-"""Logs: one line an event, for people on a terminal and JSON elsewhere. No prompt and no key is ever in them."""
+"""Logs: one line an event, for people on a terminal and JSON elsewhere.
+
+No key is ever in them, and no prompt unless `log_prompts` asks for it.
+"""
 
 import logging
 import sys
@@ -8,7 +11,9 @@ import structlog
 
 def configure_logging(level: str) -> None:
     for_people = sys.stderr.isatty()
-    renderer = structlog.dev.ConsoleRenderer() if for_people else structlog.processors.JSONRenderer()
+    # Tracebacks without what the variables held: a prompt, a key.
+    for_terminals = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    renderer = for_terminals if for_people else structlog.processors.JSONRenderer()
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

@@ -39,13 +39,15 @@ from app.jobs.estimate_router import router as estimates
 from app.jobs.preview import Previews
 from app.jobs.preview_router import router as previews
 from app.jobs.router import router as jobs
+from app.orgs.allowances import SHARE_SECONDS, Allowances
 from app.orgs.auth import RequireKey
 from app.orgs.keys import KeyRing
 from app.request_id import RequestId
 from app.settings import Settings
 from app.store.migrate import migrate
 from app.store.session import Store
-from app.upkeep.loops import HOLD_DEVICES, start_loops
+from app.sweeps import all_sweeps
+from app.upkeep.loops import HOLD_DEVICES, repeat, start_loops
 from app.upkeep.publish import Publisher
 
 COMPAT = (compat, compat_money)  # before the rest: a model's id may be followed by a path of theirs
@@ -140,6 +142,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     await migrate(store)
     state.seals = await Seals.load(store)
     state.key_ring = KeyRing(store, cache_seconds=settings.key_cache_seconds)
+    allowances = state.allowances = Allowances(store)
     funds = Funds(store, cache_seconds=settings.key_cache_seconds)
     charges = state.charges = Charges(store, funds)
     state.admissions = Admissions(settings, state.catalog, state.devices, store, funds)
@@ -149,8 +152,10 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     state.previews = Previews(settings.preview_seconds)
     state.backgrounds = Backgrounds(settings, store)
     publisher = Publisher(settings, store, storage, state.catalog, pool)
-    state.loops = start_loops(settings, store, state.catalog, pool, publisher, storage)
-    response_loops = start_response_loops(settings, store, state.backgrounds)
+    sweeps = all_sweeps(settings, store, storage)
+    state.loops = start_loops(settings, store, state.catalog, pool, publisher, sweeps)
+    response_loops = start_response_loops(settings, state.backgrounds)
+    response_loops.append(asyncio.create_task(repeat("share rates", allowances.share, SHARE_SECONDS)))
     try:
         yield
     finally:

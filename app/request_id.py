@@ -17,7 +17,7 @@ def marks(request_id: str, *, simulated: bool) -> Headers:
 
 
 class RequestId:
-    """ASGI middleware; says too when the answers are simulated."""
+    """ASGI middleware; says too when the answers are simulated, and what is in the scope's state under `headers`."""
 
     def __init__(self, app: ASGIApp, *, simulated: bool) -> None:
         self._app = app
@@ -35,7 +35,7 @@ class RequestId:
         async def send_with_id(message: Message) -> None:
             if message["type"] in HEADS:
                 told = marks(request_id, simulated=self._simulated)
-                message["headers"] = [*message.get("headers", ()), *told]
+                message["headers"] = [*message.get("headers", ()), *scope["state"].get("headers", ()), *told]
             await send(message)
 
         await self._app(scope, receive, send_with_id)

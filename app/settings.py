@@ -31,12 +31,17 @@ class Settings(BaseSettings):
     key_cache_seconds: PositiveFloat = 2.0
     max_file_bytes: PositiveInt = 1 << 30
     max_body_bytes: PositiveInt = 16 << 20
+    max_stored_files: PositiveInt = 10_000
+    max_stored_bytes: PositiveInt = 100 << 30
+    max_queued_jobs: PositiveInt = 100
     websocket_seconds: PositiveFloat = 3600.0
     response_retention_days: PositiveFloat = 30.0
+    job_event_retention_days: PositiveFloat = 90.0
     max_background_responses: PositiveInt = 1000
     shutdown_grace_seconds: PositiveFloat = 20.0
     welcome_credit_cents: int = 10_000
     log_level: Annotated[Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(_lower)] = "info"
+    log_prompts: bool = False
 
     # engines
     engine_python: Path = Path(sys.executable)

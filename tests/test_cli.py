@@ -1,5 +1,6 @@
 """The command `loam`, and what it leaves behind: nothing."""
 
+import os
 import re
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import httpx
 import psutil
 import pytest
 
+from app.ids import new_id
 from tests.asking import CHAT, chat_body
 from tests.eventually import until
 from tests.servers import Server, running_server, start_server
@@ -96,6 +98,17 @@ def test_a_gateway_that_was_killed_leaves_nothing_that_a_new_one_does_not_clear(
         assert asked(again, key).status_code == 200
         assert len(sockets(again)) == 1
     until(lambda: not leftovers(again))
+
+
+def test_garbage_is_shown_and_then_removed(tmp_path: Path) -> None:
+    leftover = tmp_path / "files" / f"{new_id('file')}.part"
+    assert "nothing to remove" in loam(tmp_path, "gc").stdout
+    leftover.write_bytes(b"x" * 2000)
+    os.utime(leftover, (1, 1))
+    assert re.search(r"broken uploads +│ +1 +│ 2.0 kB", loam(tmp_path, "gc", "--dry-run").stdout)
+    assert leftover.exists()
+    assert "broken uploads" in loam(tmp_path, "gc").stdout
+    assert not leftover.exists()
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from app.main import PREFIX, create_app
 from app.settings import Settings
 from tests.asking import CHAT, JOBS, MODEL, TEN_STEPS, jsonl, ok
 from tests.eventually import until
+from tests.inference.sockets import connected, turn
 from tests.servers import Server
 
 pytestmark = pytest.mark.anyio
@@ -121,6 +122,9 @@ def test_every_route_is_in_the_table() -> None:
     known = {f"{method} {path.removeprefix(PREFIX)}" for method, path in routes() if path.startswith(PREFIX)}
     assert known == set(NAMED)
     assert len(list(routes())) >= len(BASES) * len(NAMED)
+    app = create_app(Settings(data_dir=Path("unused"), simulate=True))
+    others = [str(getattr(route, "path", "")) for route in app.routes if not isinstance(route, APIRoute)]
+    assert not [path for path in others if "{" in path]
 
 
 @pytest.fixture(scope="module")
@@ -247,6 +251,26 @@ async def test_anothers_id_anywhere_else_is_answered_like_one_of_nothing(
         assert {answer.status_code for answer in answers} <= {400, 404}, (name, answers[0].text)
         first, second = [without_ids(answer.text) for answer in answers]
         assert first == second, name
+
+
+async def test_anothers_id_on_a_socket_is_answered_like_one_of_nothing(
+    simulated: Server, theirs: Things, nobodys: Things
+) -> None:
+    async with connected(simulated.url, simulated.new_org().headers) as socket:
+        for given in (
+            {"previous_response_id": "response_id"},
+            {"model": "model_id"},
+            {"model": "checkpoint_model"},
+            {"input": "item_id"},
+        ):
+            [(field, name)] = given.items()
+            told = []
+            for things in (theirs, nobodys):
+                thing: Any = getattr(things, name)
+                value = [{"type": "item_reference", "id": thing}] if field == "input" else thing
+                told.append(without_ids(str(await turn(socket, **{"asked": "Hi", "model": MODEL, field: value}))))
+            assert "'type': 'error'" in told[0]
+            assert told[0] == told[1], given
 
 
 def without_ids(text: str) -> str:

@@ -17,6 +17,7 @@ from app.store.session import Store
 log = structlog.get_logger()
 
 GIVE_UP_SECONDS = 120.0
+DATA_EXCEPTION = "22"  # the class of such SQLSTATEs
 MAX_BATCH = 1000  # a PostgreSQL statement takes 32,767 parameters
 
 
@@ -27,7 +28,11 @@ def _tell(committed: asyncio.Future[None]) -> None:
 
 def is_passing(error: BaseException) -> bool:
     """Whether it may be over when the database is back."""
-    is_final = isinstance(error, IntegrityError | DataError)
+    cause = getattr(error, "orig", None)
+    # asyncpg tells of what it cannot encode, and PostgreSQL of what it cannot hold, under names that say neither.
+    is_unspeakable = isinstance(getattr(cause, "__cause__", None), ValueError)
+    is_refused = str(getattr(cause, "sqlstate", None) or "").startswith(DATA_EXCEPTION)
+    is_final = isinstance(error, IntegrityError | DataError) or is_unspeakable or is_refused
     return isinstance(error, DBAPIError | PoolTimeout | OSError) and not is_final
 
 

@@ -113,7 +113,8 @@ async def upload_file(
     except BaseException:
         storage.delete_file(file_id)
         raise
-    kept = await service.add(store, storage, file, idempotency_key)
+    room = service.Room(settings.max_stored_files, settings.max_stored_bytes)
+    kept = await service.add(store, storage, file, idempotency_key, room)
     return FileOut.of(kept, request)
 
 

@@ -3,16 +3,18 @@
 import re
 import time
 from collections.abc import AsyncIterable
+from dataclasses import dataclass
 from typing import Any
 
 import anyio.to_thread
-from sqlalchemy import Select, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import APIError, BadRequest, NotFound, TooLarge
 from app.files.storage import Saved, Storage, TooManyBytes
 from app.files.training_file import Listed, TrainingFileReport, check
 from app.ids import new_id
+from app.orgs.quotas import lock_org
 from app.store.idempotency import claim_key
 from app.store.paging import Page, PageQuery, paginate
 from app.store.session import Store
@@ -43,6 +45,31 @@ class FileTooLarge(TooLarge):
             f"The file is larger than the {max_bytes} bytes this server takes.",
             param="file",
             troubleshooting={"max_bytes": max_bytes},
+        )
+
+
+@dataclass(frozen=True)
+class Room:
+    """What the files of one organisation may come to."""
+
+    max_files: int
+    max_bytes: int
+
+
+class NoRoom(TooLarge):
+    code = "storage_limit_reached"
+
+    def __init__(self, room: Room, n_files: int, n_bytes: int) -> None:
+        super().__init__(
+            f"An organisation may keep {room.max_files} files of {room.max_bytes} bytes together; "
+            f"yours has {n_files} of {n_bytes} bytes. Delete some first.",
+            param="file",
+            troubleshooting={
+                "max_files": room.max_files,
+                "max_bytes": room.max_bytes,
+                "files": n_files,
+                "bytes": n_bytes,
+            },
         )
 
 
@@ -85,8 +112,8 @@ def _told(listed: Listed) -> list[dict[str, Any]]:
     return [{"line": found.line, "message": found.message} for found in listed.first]
 
 
-async def add(store: Store, storage: Storage, file: File, idempotency_key: str | None) -> File:
-    """Commit the row, or find the one that the same request made before. Raises Conflict.
+async def add(store: Store, storage: Storage, file: File, idempotency_key: str | None, room: Room) -> File:
+    """Commit the row, or find the one that the same request made before. Raises Conflict, NoRoom.
 
     When it is not known whether the commit came through, the bytes stay: without a row they are swept one day.
     """
@@ -95,6 +122,7 @@ async def add(store: Store, storage: Storage, file: File, idempotency_key: str |
         async with store.begin() as session:
             file_id = await claim_key(session, file.org_id, idempotency_key, request, file.id)
             if file_id == file.id:
+                await _require_room(session, file, room)
                 session.add(file)
                 return file
             earlier = await get_file(session, file.org_id, file_id)
@@ -103,6 +131,14 @@ async def add(store: Store, storage: Storage, file: File, idempotency_key: str |
         raise
     storage.delete_file(file.id)
     return earlier
+
+
+async def _require_room(session: AsyncSession, file: File, room: Room) -> None:
+    await lock_org(session, file.org_id)
+    kept = select(func.count(), func.coalesce(func.sum(File.size_bytes), 0))
+    n_files, n_bytes = (await session.execute(kept.where(File.org_id == file.org_id, File.deleted_at.is_(None)))).one()
+    if n_files >= room.max_files or n_bytes + file.size_bytes > room.max_bytes:
+        raise NoRoom(room, n_files, int(n_bytes))
 
 
 async def get_file(session: AsyncSession, org_id: str, file_id: str, *, param: str = "file_id") -> File:

@@ -5,7 +5,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import AsyncIterable, Iterator
+from collections.abc import AsyncIterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,28 +80,17 @@ class Storage:
     def delete_run(self, job_id: str) -> None:
         shutil.rmtree(self.run(job_id), ignore_errors=True)
 
-    def sweep(self, known_ids: set[str], *, older_than: float) -> int:
-        """Remove what an interrupted upload left: bytes without a row. Returns how many."""
-        lost = [path for path in self._files() if path.name not in known_ids and _age_key(path) < older_than]
-        for path in lost:
-            path.unlink(missing_ok=True)
-        return len(lost)
-
-    def _files(self) -> Iterator[Path]:
-        return (self.root / "files").iterdir()
+    def remove(self, path: Path) -> None:
+        """Something of ours and all that is in it; harmless where it has gone."""
+        if not path.is_relative_to(self.root):
+            raise ValueError(f"not in the data dir: {path}")
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _ours(name: str) -> str:
     if not OUR_NAME.fullmatch(name):
         raise ValueError(f"not an id of ours: {name[:80]!r}")
     return name
-
-
-def _age_key(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:
-        return float("inf")
 
 
 async def _write(path: Path, chunks: AsyncIterable[bytes], max_bytes: int) -> Saved:

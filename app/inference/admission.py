@@ -16,6 +16,8 @@ from app.devices.inventory import Device, as_choices, for_engines
 from app.errors import BadRequest
 from app.inference.bounds import walk
 from app.inference.relay import Relay
+from app.orgs.allowances import Allowance
+from app.orgs.keys import CurrentKey
 from app.remembered import Remembered
 from app.settings import Settings
 from app.store.session import Store
@@ -83,9 +85,22 @@ def parse_json(raw: bytes) -> dict[str, Any]:
 
 
 async def admit(request: HTTPConnection, org_id: str, model: str, gpu: str | None) -> Target:
-    """Raises as `Admissions.admit` does."""
+    """Raises RateLimited, and as `Admissions.admit` does."""
+    await _take_one(request)
     admissions: Admissions = request.app.state.admissions
     return await admissions.admit(org_id, model, gpu)
+
+
+async def _take_one(request: HTTPConnection) -> None:
+    key: CurrentKey = request.state.key
+    if key.has_rates:
+        allowance: Allowance = await request.app.state.allowances.of(key)
+        request.state.allowance = allowance
+        try:
+            allowance.require()
+            allowance.take()
+        finally:  # whoever is refused wants to know what is left all the more
+            request.state.headers = allowance.headers()
 
 
 def wanted_gpu(scope: Scope, body: Mapping[str, Any]) -> str | None:
@@ -111,6 +126,14 @@ def _in_literal_headers(literal: Any) -> Any:
     return inner.get("x-gpu-preference")
 
 
+def relay_of(request: HTTPConnection, target: Target, org_id: str, kind: type[Relay] = Relay) -> Relay:
+    """For a request that was admitted."""
+    relay = relay_for(request.app.state, target, org_id, request.state.request_id, kind)
+    relay.allowance = getattr(request.state, "allowance", None)
+    return relay
+
+
 def relay_for(state: State, target: Target, org_id: str, request_id: str, kind: type[Relay] = Relay) -> Relay:
     """`state`: the application's."""
-    return kind(state.settings, state.pool, state.charges, target, org_id, request_id)
+    cache_salt = state.seals.cache_salt(org_id)
+    return kind(state.settings, state.pool, state.charges, target, org_id, request_id, cache_salt)

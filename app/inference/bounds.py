@@ -44,6 +44,15 @@ def _check_content(content: Any, where: str) -> None:
             raise UnsupportedInput(f"{here}: this model takes text only; a part must be of type text.", param=here)
 
 
+def count_chars(messages: Sequence[Mapping[str, Any]]) -> int:
+    """Of the text in messages that `check_messages` let pass."""
+    contents = (message.get("content") or "" for message in messages)
+    return sum(
+        len(content) if isinstance(content, str) else sum(len(part.get("text") or "") for part in content)
+        for content in contents
+    )
+
+
 def check_tools(tools: Sequence[Any] | None, param: str = "tools") -> None:
     """Raises BadRequest for anything but well-formed functions, each with a name of its own."""
     names: set[str] = set()

@@ -8,7 +8,7 @@ from starlette.types import Receive, Scope, Send
 
 from app import sse
 from app.error_handlers import HANDLED, as_api_error, validation_error
-from app.inference.admission import admit, read_json, relay_for, wanted_gpu
+from app.inference.admission import admit, read_json, relay_of, wanted_gpu
 from app.inference.bounds import check_messages, check_schema, check_takes_tools, check_tools
 from app.inference.chat_answer import chat_answer
 from app.inference.chat_request import ChatRequest
@@ -37,7 +37,7 @@ async def create_chat_completion(request: Request) -> Response:
     asked = parse(body)
     target = await admit(request, org_id, asked.model, wanted_gpu(request.scope, body))
     check_takes_tools(target.model, asked.tools, asked.tool_choice)
-    return ChatResponse(relay_for(request.app.state, target, org_id, request.state.request_id), asked)
+    return ChatResponse(relay_of(request, target, org_id), asked)
 
 
 def parse(body: dict[str, Any]) -> ChatRequest:

@@ -1,5 +1,6 @@
 """uvicorn's HTTP protocol, which takes chat completions the short way where it can."""
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -11,6 +12,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from app.http_reply import Reply
 from app.inference.passage import Passage
 from app.inference.short_way import begin_at_once, known_key
+from app.orgs.keys import CurrentKey
 
 
 @dataclass(slots=True)
@@ -19,7 +21,7 @@ class _Held:
 
     cycle: RequestResponseCycle
     app: ASGI3Application
-    org_id: str
+    key: CurrentKey
     passage: Passage | None = None
 
 
@@ -35,6 +37,7 @@ class ChatProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._held: _Held | None = None
+        self._stall: asyncio.TimerHandle | None = None
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._held = self._hold(cycle, app)
@@ -50,7 +53,7 @@ class ChatProtocol(HttpToolsProtocol):
         if self.flow.write_paused:  # by an answer before: only who waits may write more
             return None
         key = known_key(self.state, scope)
-        return _Held(cycle, app, key.org_id) if key else None
+        return _Held(cycle, app, key) if key else None
 
     def _let_go(self) -> None:
         if self._held:
@@ -72,7 +75,7 @@ class ChatProtocol(HttpToolsProtocol):
         if (held := self._waiting()) is None:
             return
         cycle, scope = held.cycle, cast(Scope, held.cycle.scope)
-        held.passage = begin_at_once(self.state, scope, held.org_id, bytes(cycle.body), Reply(cycle), self._let_go)
+        held.passage = begin_at_once(self.state, scope, held.key, bytes(cycle.body), Reply(cycle), self._let_go)
         if held.passage is None:
             self._let_go()
 
@@ -90,16 +93,24 @@ class ChatProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._end_stall()
         held, self._held = self._held, None
         if held and held.passage:
             held.passage.on_client_gone()
 
     def pause_writing(self) -> None:
+        """Of whatever is sent: one that takes nothing for as long as an engine may be silent is hung up on."""
         super().pause_writing()
+        self._stall = self.loop.call_later(self.state.settings.stream_silence_seconds, self.transport.abort)
         if self._held and self._held.passage:
             self._held.passage.on_client_slow()
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        self._end_stall()
         if self._held and self._held.passage:
             self._held.passage.on_client_ready()
+
+    def _end_stall(self) -> None:
+        if self._stall:
+            self._stall.cancel()

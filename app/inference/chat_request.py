@@ -105,7 +105,7 @@ class ChatRequest(EngineFields):
         return bool(self.stream_options and self.stream_options.include_usage)
 
 
-def engine_body(asked: ChatRequest, *, engine_name: str, org_id: str, context_length: int) -> dict[str, Any]:
+def engine_body(asked: ChatRequest, *, engine_name: str, cache_salt: str, context_length: int) -> dict[str, Any]:
     """What the engine is sent: the allowed fields, its own name for the model, usage in every chunk."""
     given = asked.model_fields_set & FORWARDED
     body = {name: value for name in given if (value := getattr(asked, name)) is not None}
@@ -115,7 +115,7 @@ def engine_body(asked: ChatRequest, *, engine_name: str, org_id: str, context_le
         body["tools"] = [_tool_for_engine(tool) for tool in asked.tools]
     if asked.response_format:
         body["response_format"] = _format_for_engine(asked.response_format)
-    body["cache_salt"] = org_id  # one tenant's prompts must not be timed through another's cache
+    body["cache_salt"] = cache_salt  # one tenant's prompts must not be timed through another's cache
     for limit in ("max_tokens", "max_completion_tokens"):
         if limit in body:
             body[limit] = min(body[limit], context_length)

@@ -59,10 +59,11 @@ def refusal(status: int, body: bytes) -> APIError:
         message = str(error["message"])[:MAX_ERROR_CHARS]
         param = error.get("param")
     except (orjson.JSONDecodeError, KeyError, TypeError):
-        message, param = "The engine refused the request.", None
+        error, message, param = {}, "The engine refused the request.", None
     if status in (400, 422):
         is_too_long = "context length" in message or "max_model_len" in message
         kind = ContextExceeded if is_too_long else BadRequest
         return kind(message, param=str(param) if param else None)
-    log.warning("engine error", status=status, message=message)
+    # Its message may quote the prompt; the engine's own log says more.
+    log.warning("engine error", status=status, kind=str(error.get("type"))[:100])
     return EngineLost("The engine could not answer this request; try again.")

@@ -192,6 +192,7 @@ class Passage:
         if usage == Usage():
             then()
         else:
+            self._relay.spend(usage)
             self._relay.charges.submit(self._relay.entry(usage), then)
 
     # the stream

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import orjson
+import structlog
 
 from app.billing.charges import Charges
 from app.billing.ledger import Entry
@@ -16,13 +17,18 @@ from app.engines.answer import EngineAnswer
 from app.engines.connection import OK, ConnectionBroken, EngineSilent
 from app.engines.engine import Engine
 from app.engines.pool import EnginePool
+from app.inference.bounds import count_chars
 from app.inference.chat_request import INTERVAL, ChatRequest, engine_body
 from app.inference.chunks import ChunkReader, EngineError
-from app.inference.engine_errors import EngineLost, broken_off, lost, refusal, refused_in_stream
+from app.inference.engine_errors import ContextExceeded, EngineLost, broken_off, lost, refusal, refused_in_stream
 from app.inference.folding import Folding
+from app.orgs.allowances import Allowance
 from app.settings import Settings
 
+log = structlog.get_logger()
+
 LAST_WORD_SECONDS = 0.5
+MAX_TOKEN_CHARS = 64  # on average; blanks come by the hundred in one token
 PROMPT_FIELDS = ("model", "messages", "tools", "chat_template_kwargs")
 
 
@@ -56,6 +62,8 @@ class Relay:
     target: Target
     org_id: str
     request_id: str
+    cache_salt: str
+    allowance: Allowance | None = None
 
     async def read(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The whole answer, charged."""
@@ -67,10 +75,12 @@ class Relay:
 
     def body(self, asked: ChatRequest) -> dict[str, Any]:
         """What the engine is sent."""
+        if self.settings.log_prompts:
+            log.info("asked", request=self.request_id, org=self.org_id, messages=asked.messages)
         return engine_body(
             asked,
             engine_name=self.target.engine_name,
-            org_id=self.org_id,
+            cache_salt=self.cache_salt,
             context_length=self.target.model.context_length,
         )
 
@@ -79,8 +89,9 @@ class Relay:
         """The answer's bytes as they come; leaving the block ends the generation. However the block ends, what `meter`
         saw of usage is charged by then, unless the engine failed.
 
-        Raises EngineLost, BadRequest for what the engine refuses, and as `EnginePool.lease` does.
+        Raises EngineLost, ContextExceeded, BadRequest for what the engine refuses, and as `EnginePool.lease` does.
         """
+        self._check_length(body)
         try:
             async with (
                 self.pool.lease(self.target, org_id=self.org_id, body=body) as engine,
@@ -103,6 +114,13 @@ class Relay:
             await self.charge(meter.usage)
             raise
         await self.charge(meter.usage)
+
+    def _check_length(self, body: Mapping[str, Any]) -> None:
+        """What cannot fit is not read: megabytes would keep the engine from everybody else's requests."""
+        context_length = self.target.model.context_length
+        if count_chars(body["messages"]) > context_length * MAX_TOKEN_CHARS:
+            message = f"The messages are far longer than this model's context length of {context_length} tokens."
+            raise ContextExceeded(message, param="messages")
 
     async def _hear_out(self, answer: EngineAnswer, meter: Meter, seconds: float) -> None:
         """What has come and was not read yet; from an engine that tells of its tokens some at a time, what comes."""
@@ -147,7 +165,13 @@ class Relay:
     async def charge(self, usage: Usage) -> None:
         """Committed when this returns; a repeat for the same request changes nothing."""
         if usage != Usage():
+            self.spend(usage)
             await self.charges.record(self.entry(usage))
+
+    def spend(self, usage: Usage) -> None:
+        """Of what may be used in a minute, where that is limited."""
+        if self.allowance:
+            self.allowance.spend(usage.prompt_tokens + usage.completion_tokens)
 
     def entry(self, usage: Usage) -> Entry:
         """What `usage` costs, under the request's id."""

@@ -9,7 +9,7 @@ from starlette.requests import HTTPConnection
 from app.catalog.resolve import Target
 from app.error_handlers import validation_error
 from app.ids import new_id
-from app.inference.admission import relay_for
+from app.inference.admission import relay_of
 from app.inference.bounds import check_takes_tools
 from app.inference.chat import parse as parse_chat
 from app.inference.relay import Relay
@@ -44,7 +44,7 @@ def begin(
     chat = parse_chat(to_chat(asked, history, seal_of(connection, org_id).open))
     check_takes_tools(target.model, chat.tools, chat.tool_choice)
     kind = TruncatingRelay if asked.truncation == "auto" else Relay
-    relay = relay_for(connection.app.state, target, org_id, connection.state.request_id, kind)
+    relay = relay_of(connection, target, org_id, kind)
     return Exchange(relay, connection.app.state.store, asked, chat, idempotency)
 
 
@@ -56,7 +56,7 @@ def begin_compaction(
     body = to_chat(question, history, seal.open)
     chat = parse_chat({**body, "messages": with_questions_joined(body["messages"])})
     items = [*history, *input_items(question, new_id("resp"))[:-1]]
-    relay = relay_for(connection.app.state, target, org_id, connection.state.request_id)
+    relay = relay_of(connection, target, org_id)
     return Compaction(relay, chat, items, seal)
 
 

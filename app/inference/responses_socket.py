@@ -152,7 +152,8 @@ class Socket:
             await self._send({**error_event(as_api_error(error)), **echoed(fields)})
 
     async def _respond(self, fields: dict[str, Any]) -> None:
-        org_id = (await authenticate(self._connection.scope)).org_id
+        key = self._connection.state.key = await authenticate(self._connection.scope)
+        org_id = key.org_id
         turn = validated(TurnCreate, fields)
         target = await admit(self._connection, org_id, turn.model, wanted_gpu(self._connection.scope, fields))
         remembered = self._recent.find(turn.previous_response_id)

@@ -3,15 +3,17 @@
 import time
 from collections.abc import Sequence
 
-from sqlalchemy import delete, literal, select
+from sqlalchemy import ColumnElement, and_, delete, literal, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from app.errors import BadRequest, NotFound
 from app.inference.responses_items import Item
 from app.inference.responses_object import Response, is_final
-from app.store.tables import ResponseEventBatch, ResponseLease, StoredResponse
+from app.store.tables import Org, ResponseEventBatch, ResponseLease, StoredResponse
 
 DAY_SECONDS = 24 * 3600.0
+ORG_GRACE_SECONDS = 3600.0
 
 
 class UnknownResponse(NotFound):
@@ -65,20 +67,26 @@ async def get(session: AsyncSession, org_id: str, response_id: str) -> StoredRes
 async def remove(session: AsyncSession, org_id: str, response_id: str) -> None:
     """With its events. One that is being worked on is ended by that. Raises UnknownResponse."""
     row = await get(session, org_id, response_id)
-    await _remove(session, [row.id])
+    await remove_all(session, [row.id])
 
 
-async def remove_old(session: AsyncSession, *, days: float, limit: int) -> int:
-    """Remove some of those that are older and final; how many."""
-    old = select(StoredResponse.id).where(
-        StoredResponse.created_at < time.time() - days * DAY_SECONDS,
-        StoredResponse.id.not_in(select(ResponseLease.response_id)),
+def are_old(*, days: float) -> ColumnElement[bool]:
+    """Those that are final and older, or of a deleted organisation. A conversation is kept while its last turn is."""
+    row, later = StoredResponse, aliased(StoredResponse)
+    cutoff = time.time() - days * DAY_SECONDS
+    leased = select(ResponseLease.response_id)
+    # From the last turns that are kept back to the first: of those that are young, only what goes before them is asked.
+    kept = (
+        select(row.id, row.previous_response_id)
+        .join(later, later.previous_response_id == row.id)
+        .where(row.created_at < cutoff, (later.created_at >= cutoff) | later.id.in_(leased))
+        .cte("kept", recursive=True)
     )
-    # Another gateway that sweeps at the same time takes other ones.
-    oldest = old.order_by(StoredResponse.created_at).limit(limit).with_for_update(skip_locked=True)
-    ids = list(await session.scalars(oldest))
-    await _remove(session, ids)
-    return len(ids)
+    earlier = select(row.id, row.previous_response_id).where(row.id == kept.c.previous_response_id)
+    kept = kept.union(earlier)
+    of_the_gone = row.org_id.in_(select(Org.id).where(Org.deleted_at < time.time() - ORG_GRACE_SECONDS))
+    is_old = and_(row.created_at < cutoff, row.id.not_in(select(kept.c.id)))
+    return and_(row.id.not_in(leased), or_(is_old, of_the_gone))
 
 
 async def history(session: AsyncSession, org_id: str, previous_id: str | None) -> list[Item]:
@@ -114,7 +122,8 @@ async def _find(session: AsyncSession, org_id: str, response_id: str) -> StoredR
     return await session.scalar(select(StoredResponse).where(*mine))
 
 
-async def _remove(session: AsyncSession, ids: Sequence[str]) -> None:
+async def remove_all(session: AsyncSession, ids: Sequence[str]) -> None:
+    """With their events."""
     # The lease first: its worker waits for it, and then writes no more events.
     for owned in (ResponseLease.response_id, ResponseEventBatch.response_id, StoredResponse.id):
         await session.execute(delete(owned.class_).where(owned.in_(ids)))

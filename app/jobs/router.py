@@ -50,6 +50,7 @@ async def create_job(
     present = as_choices(for_training(request.app.state.devices))
     gpu = await service.plan_gpu(session, catalog, org_id, body, present=present, fallback=settings.gpu_fallback)
     job = await service.create_job(session, catalog, org_id, body, gpu=gpu, idempotency_key=idempotency_key)
+    await service.require_place(session, org_id, max_queued=settings.max_queued_jobs)
     return JobOut.of(job)
 
 

@@ -5,13 +5,13 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.billing.ledger import require_funds
 from app.catalog.resolve import AdapterRef, choose_gpu, resolve
 from app.catalog.spec import Catalog, GpuChoice, ModelSpec
-from app.errors import BadRequest, NotFound
+from app.errors import APIError, BadRequest, NotFound
 from app.files.row_statistics import RowLengths
 from app.files.service import get_training_file
 from app.ids import new_id
@@ -21,7 +21,8 @@ from app.jobs.events import record
 from app.jobs.file_warnings import warnings_of
 from app.jobs.hyperparameters import require_validation_rows, resolve_hyperparameters
 from app.jobs.schemas import JobCreate
-from app.jobs.states import EventType
+from app.jobs.states import EventType, Status
+from app.orgs.quotas import lock_org
 from app.store.idempotency import claim_key
 from app.store.paging import Page, PageQuery, paginate
 from app.store.tables import Checkpoint, Job, JobEvent
@@ -34,6 +35,16 @@ class UnknownJob(NotFound):
 
     def __init__(self, job_id: str) -> None:
         super().__init__(f"No such fine-tuning job: '{job_id[:100]}'.", param="fine_tuning_job_id")
+
+
+class TooManyQueued(APIError):
+    status_code, type, code = 429, "rate_limit_error", "too_many_queued_jobs"
+    headers = {"Retry-After": "60"}
+
+    def __init__(self, max_queued: int) -> None:
+        super().__init__(
+            f"{max_queued} jobs of this organisation are queued, which is as many as may be; cancel one, or wait."
+        )
 
 
 async def create_job(
@@ -65,6 +76,14 @@ async def create_job(
     for warning in warnings_of(training_file, numbers["max_seq_length"])[:WARNINGS_TOLD]:
         await record(session, job.id, EventType.WARNING, warning, level="warn")
     return await session.get_one(Job, job_id, populate_existing=True)
+
+
+async def require_place(session: AsyncSession, org_id: str, *, max_queued: int) -> None:
+    """For what was queued in this transaction, which is rolled back otherwise. Raises TooManyQueued."""
+    await lock_org(session, org_id)
+    queued = select(func.count()).where(Job.org_id == org_id, Job.status == Status.QUEUED)
+    if (await session.scalar(queued) or 0) > max_queued:
+        raise TooManyQueued(max_queued)
 
 
 async def plan_gpu(

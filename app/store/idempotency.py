@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import orjson
 from fastapi import Header
-from sqlalchemy import delete, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import Conflict
@@ -39,12 +39,6 @@ async def find_claimed(session: AsyncSession, org_id: str, key: str | None, requ
     if kept.request_hash != _hash(request):
         raise Conflict("This Idempotency-Key was used with another request.", param="Idempotency-Key")
     return kept.object_id
-
-
-async def forget_old(session: AsyncSession) -> None:
-    """Keys are remembered for a day."""
-    old = delete(IdempotencyKey).where(IdempotencyKey.created_at < time.time() - KEPT_SECONDS)
-    await session.execute(old)
 
 
 def _hash(request: Any) -> str:

@@ -24,6 +24,7 @@ class Store:
 
     def __init__(self, url: str) -> None:
         options: dict[str, Any] = {"json_serializer": dump_json, "json_deserializer": orjson.loads}
+        options["hide_parameters"] = True  # an error is logged, and what it was about may be a prompt
         if url.startswith("sqlite"):
             options["connect_args"] = {"isolation_level": None}
         else:

@@ -1,34 +1,35 @@
 """What a gateway does beside answering: publish, share devices, look after its engines, sweep."""
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
-from sqlalchemy import select
 
 from app.catalog.spec import Catalog
 from app.engines.pool import EnginePool
 from app.engines.statuses import Statuses
-from app.files.storage import Storage
 from app.settings import Settings
-from app.store.idempotency import forget_old
 from app.store.session import Store
-from app.store.tables import File
 from app.upkeep.adapters import reconcile_adapters
 from app.upkeep.pinned import start_pinned
 from app.upkeep.publish import Publisher
+from app.upkeep.sweeping import Sweep, sweep_and_tell
 
 log = structlog.get_logger()
 
 Step = Callable[[], Awaitable[object]]
 
-ORPHAN_FILE_SECONDS = 3600.0
+SWEEP_SECONDS = 3600.0
 HOLD_DEVICES = "hold devices"
 
 
 def start_loops(
-    settings: Settings, store: Store, catalog: Catalog, pool: EnginePool, publisher: Publisher, storage: Storage
+    settings: Settings,
+    store: Store,
+    catalog: Catalog,
+    pool: EnginePool,
+    publisher: Publisher,
+    sweeps: Sequence[Sweep],
 ) -> list[asyncio.Task[None]]:
     """Named after what they do. The caller cancels them."""
     slots = max(settings.max_loras, settings.max_cpu_loras)
@@ -41,7 +42,7 @@ def start_loops(
         ("reconcile adapters", lambda: reconcile_adapters(store, pool, slots=slots), settings.lease_seconds / 4),
         ("write statuses", lambda: statuses.write(seconds=settings.lease_seconds), settings.lease_seconds / 4),
         ("start pinned models", lambda: start_pinned(catalog, pool), settings.lease_seconds),
-        ("sweep", lambda: sweep(store, storage), ORPHAN_FILE_SECONDS),
+        ("sweep", lambda: sweep_and_tell(sweeps), SWEEP_SECONDS),
     ]
     return [asyncio.create_task(repeat(*step), name=step[0]) for step in steps]
 
@@ -54,14 +55,3 @@ async def repeat(name: str, step: Step, pause_seconds: float) -> None:
         except Exception:
             log.exception("upkeep failed; trying again", step=name)
         await asyncio.sleep(pause_seconds)
-
-
-async def sweep(store: Store, storage: Storage) -> None:
-    """Remove what nobody needs any more: old idempotency keys, and bytes that no row knows, left by a crash."""
-    async with store.begin() as session:
-        await forget_old(session)
-    async with store.read() as session:
-        known = set(await session.scalars(select(File.id).where(File.deleted_at.is_(None))))
-    swept = storage.sweep(known, older_than=time.time() - ORPHAN_FILE_SECONDS)
-    if swept:
-        log.info("swept files of broken uploads", files=swept)

@@ -1,14 +1,16 @@
 """A charge is written whatever becomes of who caused it."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 
 from app.billing.charges import Charges
 from app.billing.funds import Funds
-from app.billing.ledger import balance_micros
+from app.billing.ledger import balance_micros, list_entries
 from app.store.session import Store
 from tests.billing.test_ledger import balance, entry, new_org
 
@@ -57,3 +59,21 @@ async def test_what_fails_after_one_charge_holds_up_no_other(store: Store) -> No
         await charges.record(entry(org, "c", -7))
         await charges.record(entry(org, "d", -1))
     assert await balance(store, org) == -13
+
+
+UNSPEAKABLE = {
+    "a number that no column holds": {"amount_micros": -(2**70)},
+    "a lone surrogate": {"model": "\ud800"},
+    "no number": {"prompt_tokens": "many"},
+}
+
+
+@pytest.mark.parametrize("fields", UNSPEAKABLE.values(), ids=UNSPEAKABLE.keys())
+async def test_a_charge_that_the_database_can_never_take_holds_up_no_other(store: Store, fields: Any) -> None:
+    org, charges = await new_org(store), Charges(store, Funds(store, cache_seconds=2))
+    charges.submit(replace(entry(org, "a", -5), **fields), lambda: None)
+    async with asyncio.timeout(10):
+        await charges.record(entry(org, "b", -7))
+        await charges.settle()
+    async with store.read() as session:
+        assert [each.source for each in await list_entries(session, org)].count("b") == 1

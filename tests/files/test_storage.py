@@ -1,7 +1,6 @@
 """Storage keeps whole files or none, and joins no name that is not ours."""
 
 import hashlib
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -59,15 +58,12 @@ def test_a_folder_that_is_no_adapter_is_no_path(tmp_path: Path, folder: str) -> 
         Storage(tmp_path).adapter(new_id("ftjob"), folder)
 
 
-def test_only_old_bytes_that_nobody_knows_are_swept(tmp_path: Path) -> None:
-    storage = Storage(tmp_path)
-    known, lost, fresh = [new_id("file") for _ in range(3)]
-    for file_id, age in ((known, 0), (lost, 0), (f"{lost}.part", 0), (fresh, 2000)):
-        path = storage.root / "files" / file_id
-        path.touch()
-        os.utime(path, (age, age))
-    assert storage.sweep({known}, older_than=1000) == 2
-    assert sorted(names(storage)) == sorted([known, fresh])
+def test_what_is_not_in_the_data_dir_is_not_removed(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.touch()
+    with pytest.raises(ValueError, match="not in the data dir"):
+        Storage(tmp_path / "data").remove(outside)
+    assert outside.exists()
 
 
 def test_deleting_twice_is_harmless(tmp_path: Path) -> None:

@@ -155,3 +155,11 @@ async def test_unknown_and_forbidden_fields_are_ignored(client: AsyncClient) -> 
     plain = await chat(client)
     body = await chat(client, **dict.fromkeys(forbidden, "{{ 1/0 }}"), stop_after_tool_calls=3, made_up=[1])
     assert body["choices"][0]["message"] == plain["choices"][0]["message"]
+
+
+@pytest.mark.parametrize("content", ["word " * 600_000, [{"type": "text", "text": "word " * 600_000}]])
+async def test_what_cannot_fit_in_the_context_is_refused_unread(client: AsyncClient, content: Any) -> None:
+    response = await client.post(CHAT, json=chat_body(messages=[{"role": "user", "content": content}]))
+    told = refused(response, 400, param="messages", code="context_length_exceeded")
+    assert "far longer" in told["detail"]
+    assert len(response.content) < 5000

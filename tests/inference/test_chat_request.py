@@ -16,12 +16,12 @@ def asked(**fields: Any) -> ChatRequest:
 
 
 def body_of(**fields: Any) -> dict[str, Any]:
-    return engine_body(asked(**fields), engine_name="adapter_1", org_id="org_1", context_length=100)
+    return engine_body(asked(**fields), engine_name="adapter_1", cache_salt="salt", context_length=100)
 
 
 def test_the_engine_gets_its_own_name_for_the_model_and_a_salt_per_organisation() -> None:
     body = body_of()
-    assert (body["messages"], body["model"], body["cache_salt"]) == (MESSAGES, "adapter_1", "org_1")
+    assert (body["messages"], body["model"], body["cache_salt"]) == (MESSAGES, "adapter_1", "salt")
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ class Gateway:
         self.n_requests += 1
         wanted, client = target(), client or Client()
         asked = ChatRequest(model="test/a", messages=[{"role": "user", "content": "Hi"}], stream=streams)
-        relay = Relay(self.settings, self.pool, self.charges, wanted, self.org_id, f"req_{self.n_requests}")
+        relay = Relay(self.settings, self.pool, self.charges, wanted, self.org_id, f"req_{self.n_requests}", "salt")
         leased = self.pool.lease_now(wanted, body={})
         assert leased
         passage = Passage(relay, leased, chat_answer(asked, wanted), streams=streams)

@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 import pytest
-from sqlalchemy import event, update
+from sqlalchemy import event, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import BadRequest, NotFound
@@ -18,9 +18,10 @@ from app.inference.responses_references import with_referenced
 from app.inference.responses_request import ResponseCreate
 from app.inference.responses_store import DAY_SECONDS
 from app.inference.responses_stream import ResponseEvents
-from app.inference.responses_upkeep import MAX_REMOVED, forget_old
+from app.inference.responses_upkeep import sweep_responses
 from app.store.session import Store
-from app.store.tables import StoredResponse
+from app.store.tables import ResponseLease, StoredResponse
+from app.upkeep.sweeping import MAX_ROWS, Swept
 from tests.inference.vllm_chunks import CALLS, TEXT
 from tests.rows import make_org
 
@@ -127,16 +128,52 @@ async def test_an_item_that_is_not_there_and_anothers_are_refused_alike(store: S
             assert refusal.value.param == "input"
 
 
+async def age(session: AsyncSession, *response_ids: str, days: float = 30.1) -> None:
+    aged = update(StoredResponse).values(created_at=time.time() - days * DAY_SECONDS)
+    await session.execute(aged.where(StoredResponse.id.in_(response_ids)))
+
+
+async def kept(store: Store) -> set[str]:
+    async with store.read() as session:
+        return set(await session.scalars(select(StoredResponse.id)))
+
+
 async def test_old_responses_are_forgotten_however_many_there_are(store: Store) -> None:
     async with store.begin() as session:
         org = await make_org(session)
-        old = [(await make_turn(session, org.id))["id"] for _ in range(MAX_REMOVED + 5)]
-        aged = update(StoredResponse).values(created_at=time.time() - 30.1 * DAY_SECONDS)
-        await session.execute(aged)
+        old = [(await make_turn(session, org.id))["id"] for _ in range(MAX_ROWS + 5)]
+        await age(session, *old)
         young = (await make_turn(session, org.id))["id"]
-    await forget_old(store, days=30)
-    async with store.read() as session:
-        assert (await stored.get(session, org.id, young)).id == young
-        for response_id in (old[0], old[-1]):
-            with pytest.raises(NotFound):
-                await stored.get(session, org.id, response_id)
+    assert await sweep_responses(store, 30, dry=True) == [Swept("stored responses", MAX_ROWS + 5)]
+    assert young in await kept(store)
+    await sweep_responses(store, 30, dry=False)
+    assert await kept(store) == {young}
+
+
+async def test_a_conversation_is_as_old_as_its_last_turn(store: Store) -> None:
+    async with store.begin() as session:
+        org = await make_org(session)
+        young, old, forked = [await conversation(session, org.id, 3) for _ in range(3)]
+        branch = (await make_turn(session, org.id, forked[0]))["id"]
+        await age(session, *young[:2], *old, *forked)
+    await sweep_responses(store, 30, dry=False)
+    assert await kept(store) == {*young, forked[0], branch}
+
+
+async def test_the_responses_of_a_deleted_organisation_go(store: Store) -> None:
+    async with store.begin() as session:
+        gone, just_gone, there = [await make_org(session) for _ in range(3)]
+        made = [(await make_turn(session, org.id))["id"] for org in (gone, just_gone, there)]
+        gone.deleted_at, just_gone.deleted_at = 1.0, time.time()
+    await sweep_responses(store, 30, dry=False)
+    assert await kept(store) == set(made[1:])
+
+
+async def test_an_old_response_that_is_worked_on_stays_with_its_conversation(store: Store) -> None:
+    async with store.begin() as session:
+        org = await make_org(session)
+        first, second = await conversation(session, org.id, 2)
+        await age(session, first, second)
+        session.add(ResponseLease(response_id=second, expires_at=0))
+    await sweep_responses(store, 30, dry=False)
+    assert await kept(store) == {first, second}

@@ -40,3 +40,10 @@ async def test_another_organisation_and_another_store_are_told_what_a_forger_is(
             seals.of(org_id).open(text)
         assert error.value.status_code == 400
         assert error.value.message == BrokenSeal().message
+
+
+async def test_a_cache_salt_is_an_organisations_own_and_not_to_be_told_from_its_id(store: Store) -> None:
+    seals, again = await Seals.load(store), await Seals.load(store)
+    assert seals.cache_salt("org_a") == again.cache_salt("org_a") != seals.cache_salt("org_b")
+    assert seals.cache_salt("org_a") != Seals(b"another store's key").cache_salt("org_a")
+    assert "org_a" not in seals.cache_salt("org_a")

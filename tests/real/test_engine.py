@@ -176,3 +176,25 @@ def answered(http: httpx.Client) -> dict[str, list[dict[str, dict[str, str]]]] |
     assert answer.status_code == 200, answer.text
     body: dict[str, list[dict[str, dict[str, str]]]] = answer.json()
     return body
+
+
+def test_no_log_has_what_the_engine_was_asked(real: Server, http: httpx.Client) -> None:
+    mark = "the-secret-of-the-house"
+    asked = [{"role": "user", "content": mark}]
+    too_long = [{"role": "user", "content": mark * 5000}]
+    assert chat(http, messages=asked).status_code == 200
+    assert stream_lines(http, messages=asked)
+    assert chat(http, messages=too_long).status_code == 400
+    assert chat(http, messages=asked, stop_token_ids=[10**12]).status_code in (200, 400, 503)
+    logs = [real.log, *(path.read_text(errors="replace") for path in real.data_dir.glob("engines/*.log*"))]
+    assert len(logs) > 1
+    assert not [log for log in logs if mark in log]
+
+
+def test_what_one_organisation_asked_is_in_no_others_cache(real: Server, http: httpx.Client) -> None:
+    asked = [{"role": "user", "content": "A long secret that nobody may time. " * 20}]
+    with httpx.Client(base_url=real.url, headers=real.new_org().headers, timeout=180) as other:
+        told = [chat(each, messages=asked, cache_salt="mine").json()["usage"] for each in (http, http, other)]
+    cached = [usage["prompt_tokens_details"]["cached_tokens"] for usage in told]
+    assert cached[1] > 0
+    assert cached[2] <= cached[0]

@@ -1,0 +1,29 @@
+"""`loam gc`: what nobody needs any more, shown or removed."""
+
+from collections.abc import Sequence
+
+from rich.filesize import decimal
+from rich.table import Table
+
+from app.files.storage import Storage
+from app.settings import Settings
+from app.store.migrate import migrate
+from app.store.session import Store
+from app.sweeps import all_sweeps
+from app.upkeep.sweeping import Swept, sweep_all
+
+
+async def collect_garbage(settings: Settings, *, dry: bool) -> list[Swept]:
+    storage, store = Storage(settings.data_dir), Store(settings.store_url)
+    try:
+        await migrate(store)
+        return await sweep_all(all_sweeps(settings, store, storage), dry=dry)
+    finally:
+        await store.close()
+
+
+def swept_table(swept: Sequence[Swept]) -> Table:
+    table = Table("what", "how many", "bytes")
+    for each in swept:
+        table.add_row(each.what, f"{each.count:,}", "-" if each.size_bytes is None else decimal(each.size_bytes))
+    return table
