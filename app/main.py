@@ -3,11 +3,12 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Literal
 
 from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import JSONResponse
 
 from app.billing.charges import Charges
@@ -40,7 +41,7 @@ from app.request_id import RequestId
 from app.settings import Settings
 from app.store.migrate import migrate
 from app.store.session import Store
-from app.upkeep.loops import HOLD_DEVICES, start_loops
+from app.upkeep.loops import HOLD_DEVICES, repeat, start_loops
 from app.upkeep.publish import Publisher
 
 ROUTERS = (chat, responses, responses_socket, files, jobs, estimates, models, warmup, billing)
@@ -133,16 +134,17 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     await migrate(store)
     state.seals = await Seals.load(store)
     state.key_ring = KeyRing(store, cache_seconds=settings.key_cache_seconds)
-    funds = Funds(store, cache_seconds=settings.key_cache_seconds)
+    funds = Funds(store, lease_seconds=settings.lease_seconds)
     charges = state.charges = Charges(store, funds)
     state.admissions = Admissions(settings, state.catalog, state.devices, store, funds)
     pool = state.pool = EnginePool(settings, store, storage, state.devices)
     await pool.sweep()
-    state.warmups = Warmups(pool, charges, state.catalog)
+    state.warmups = Warmups(pool, charges, state.catalog, cold_start_seconds=settings.cold_start_seconds)
     state.backgrounds = Backgrounds(settings, store)
     publisher = Publisher(settings, store, storage, state.catalog, pool)
     state.loops = start_loops(settings, store, state.catalog, pool, publisher, storage)
     response_loops = start_response_loops(settings, store, state.backgrounds)
+    funds_loop = asyncio.create_task(repeat("share funds", funds.step, settings.poll_seconds))
     try:
         yield
     finally:
@@ -151,6 +153,9 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await pool.drain(grace_seconds=settings.shutdown_grace_seconds)
         await cancel(state.loops)
         await charges.settle()
+        await cancel([funds_loop])
+        with suppress(SQLAlchemyError, OSError):  # a lease that nobody gives back runs out
+            await funds.close()
         await store.close()
 
 

@@ -36,7 +36,7 @@ class Charges:
 
     def __init__(self, store: Store, funds: Funds) -> None:
         self._store = store
-        self._funds = funds
+        self.funds = funds
         self._waiting: list[tuple[Entry, Callable[[], object]]] = []
         self._writing: asyncio.Task[None] | None = None
 
@@ -49,7 +49,7 @@ class Charges:
     def submit(self, entry: Entry, then: Callable[[], object]) -> None:
         """`then` is called when the entry is committed."""
         self._waiting.append((entry, then))
-        self._funds.spend(entry.org_id, -entry.amount_micros)
+        self.funds.spend(entry.org_id, -entry.amount_micros)
         if self._writing is None:
             self._writing = asyncio.create_task(self._write())
 
@@ -62,7 +62,8 @@ class Charges:
         while self._waiting:
             batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
             await self._commit([entry for entry, _ in batch])
-            for _, then in batch:
+            for entry, then in batch:
+                self.funds.committed(entry.org_id, -entry.amount_micros)
                 _call(then)
         self._writing = None
 

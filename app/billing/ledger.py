@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.errors import APIError
 from app.ids import new_id
 from app.store.session import Store, insert_if_absent
-from app.store.tables import LedgerEntry
+from app.store.tables import Balance, LedgerEntry
 
 Kind = Literal["credit", "inference", "training", "warmup"]
 
@@ -21,7 +21,7 @@ class InsufficientFunds(APIError):
     headers = {"x-should-retry": "false"}
 
     def __init__(self) -> None:
-        super().__init__("The balance is used up. Add credit on the server: loam credit add --org NAME DOLLARS")
+        super().__init__("The balance does not cover it. Add credit on the server: loam credit add --org NAME DOLLARS")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +29,7 @@ class Entry:
     """One credit (positive) or charge (negative). `source` is unique: appending it again changes nothing."""
 
     org_id: str
+    key_id: str | None = None
     source: str
     kind: Kind
     amount_micros: int
@@ -37,8 +38,10 @@ class Entry:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    reasoning_tokens: int = 0  # among the completion's
     trained_tokens: int = 0
     gpu_seconds: float = 0.0
+    price_version: str | None = None
 
 
 @dataclass(frozen=True)
@@ -69,10 +72,7 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 async def balance_micros(session: AsyncSession, org_id: str) -> int:
     """The sum of the organisation's entries."""
-    total = await session.scalar(
-        select(func.coalesce(func.sum(LedgerEntry.amount_micros), 0)).where(LedgerEntry.org_id == org_id)
-    )
-    return int(total or 0)
+    return await session.scalar(select(Balance.micros).where(Balance.org_id == org_id)) or 0
 
 
 async def require_funds(session: AsyncSession, org_id: str) -> None:

@@ -47,8 +47,8 @@ class Admissions:
         return target
 
     def find_known(self, org_id: str, model: str, gpu: str | None) -> Target | None:
-        """What `admit` said a moment ago, if it would say so again."""
-        return self._known.find((org_id, model, gpu)) if self._funds.are_known(org_id) else None
+        """What `admit` said a moment ago; whether there are funds is for who holds some to find out."""
+        return self._known.find((org_id, model, gpu))
 
     def forget(self) -> None:
         """A model has been deleted."""

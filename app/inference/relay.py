@@ -8,8 +8,10 @@ from typing import Any, Protocol
 
 import orjson
 
+from app.billing.allowance import Bound, bound
 from app.billing.charges import Charges
-from app.billing.ledger import Entry
+from app.billing.funds import Hold
+from app.billing.ledger import Entry, InsufficientFunds
 from app.billing.prices import Usage, inference_micros
 from app.catalog.resolve import Target
 from app.engines.answer import EngineAnswer
@@ -23,6 +25,7 @@ from app.inference.folding import Folding
 from app.settings import Settings
 
 LAST_WORD_SECONDS = 0.5
+LIMITS = ("max_tokens", "max_completion_tokens")
 PROMPT_FIELDS = ("model", "messages", "tools", "chat_template_kwargs")
 
 
@@ -56,6 +59,8 @@ class Relay:
     target: Target
     org_id: str
     request_id: str
+    hold: Hold | None = None
+    affordable_tokens: int | None = None  # of the whole answer, where funds end before it may
 
     async def read(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The whole answer, charged."""
@@ -79,8 +84,50 @@ class Relay:
         """The answer's bytes as they come; leaving the block ends the generation. However the block ends, what `meter`
         saw of usage is charged by then, unless the engine failed.
 
-        Raises EngineLost, BadRequest for what the engine refuses, and as `EnginePool.lease` does.
+        Raises InsufficientFunds, EngineLost, BadRequest for what the engine refuses, and as `EnginePool.lease` does.
         """
+        body = await self._with_funds(body)
+        try:
+            async with self._charged(body, meter) as pieces:
+                yield pieces
+        finally:
+            self.let_go()
+
+    def hold_now(self, body: Mapping[str, Any], n_bytes: int) -> bool:
+        """Whether there are funds at hand for the dearest answer to `body`, of `n_bytes`. `let_go` when it is over."""
+        self.hold = self.charges.funds.hold_now(self.org_id, self._bound(body, n_bytes).micros)
+        return self.hold is not None
+
+    def let_go(self) -> None:
+        """Again is harmless."""
+        if self.hold:
+            self.hold.release()
+
+    def check_funds(self, usage: Usage) -> None:
+        """Raises InsufficientFunds for an answer that ended because they did."""
+        if self.affordable_tokens is not None and usage.completion_tokens >= self.affordable_tokens:
+            raise InsufficientFunds
+
+    async def _with_funds(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Held for it. Where nobody said how long the answer may be, it is made as long as there are funds for it."""
+        most = self._bound(body, len(orjson.dumps(body)))
+        may_be_shorter = not any(limit in body for limit in (*LIMITS, "min_tokens"))
+        least = self._bound({**body, "max_tokens": 1}, most.n_bytes).micros if may_be_shorter else None
+        self.hold = await self.charges.funds.hold(self.org_id, most.micros, least=least)
+        if self.hold.micros >= most.micros:
+            return body
+        tokens = most.tokens_for(self.hold.micros, self.target.model.dollars_per_million_tokens)
+        self.affordable_tokens = tokens * most.n
+        return {**body, "max_tokens": tokens}
+
+    def _bound(self, body: Mapping[str, Any], n_bytes: int) -> Bound:
+        model = self.target.model
+        limits = [body[limit] for limit in LIMITS if limit in body]
+        tokens = min(limits, default=model.context_length)
+        return bound(n_bytes, tokens, body.get("n", 1), model.context_length, model.dollars_per_million_tokens)
+
+    @asynccontextmanager
+    async def _charged(self, body: Mapping[str, Any], meter: Meter) -> AsyncIterator[AsyncIterator[bytes]]:
         try:
             async with (
                 self.pool.lease(self.target, org_id=self.org_id, body=body) as engine,

@@ -55,8 +55,11 @@ def _begin(
     headers = marks(request_id, simulated=state.settings.simulate)
     asking = relay.body(asked)
     request, answer = chat_request(asking), chat_answer(asked, target)
+    if not relay.hold_now(asking, len(request)):
+        return None
     if leased := state.pool.lease_now(target, body=asking):
         passage = Passage(relay, leased, answer, streams=asked.streams)
         passage.begin(request, outlet, headers, otherwise)
         return passage
+    relay.let_go()
     return None

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 from sqlalchemy import select
 
+from app.billing import holds
 from app.catalog.spec import Catalog
 from app.engines.pool import EnginePool
 from app.engines.statuses import Statuses
@@ -60,6 +61,7 @@ async def sweep(store: Store, storage: Storage) -> None:
     """Remove what nobody needs any more: old idempotency keys, and bytes that no row knows, left by a crash."""
     async with store.begin() as session:
         await forget_old(session)
+        await holds.sweep(session)
     async with store.read() as session:
         known = set(await session.scalars(select(File.id).where(File.deleted_at.is_(None))))
     swept = storage.sweep(known, older_than=time.time() - ORPHAN_FILE_SECONDS)
