@@ -10,6 +10,7 @@ from httpx import ASGITransport, AsyncClient
 
 from app.main import create_app
 from app.orgs.keys import CurrentKey
+from app.orgs.roles import Role
 from app.settings import Settings
 from tests.asking import CHAT, JOBS, MODEL, chat_body, create_job, ok, refused
 from tests.servers import Server
@@ -217,7 +218,7 @@ async def test_a_bug_of_ours_shows_nothing_but_a_request_id(tmp_path: Any) -> No
 
 class AnyKey:
     async def authenticate(self, key: str) -> CurrentKey:
-        return CurrentKey("org_1", "key_1")
+        return CurrentKey("org_1", "key_1", Role.MEMBER)
 
 
 def client_of(app: FastAPI) -> AsyncClient:

@@ -11,6 +11,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from app.http_reply import Reply
 from app.inference.passage import Passage
 from app.inference.short_way import begin_at_once, known_key
+from app.orgs.keys import CurrentKey
 
 
 @dataclass(slots=True)
@@ -19,7 +20,7 @@ class _Held:
 
     cycle: RequestResponseCycle
     app: ASGI3Application
-    org_id: str
+    key: CurrentKey
     passage: Passage | None = None
 
 
@@ -50,7 +51,7 @@ class ChatProtocol(HttpToolsProtocol):
         if self.flow.write_paused:  # by an answer before: only who waits may write more
             return None
         key = known_key(self.state, scope)
-        return _Held(cycle, app, key.org_id) if key else None
+        return _Held(cycle, app, key) if key else None
 
     def _let_go(self) -> None:
         if self._held:
@@ -72,7 +73,7 @@ class ChatProtocol(HttpToolsProtocol):
         if (held := self._waiting()) is None:
             return
         cycle, scope = held.cycle, cast(Scope, held.cycle.scope)
-        held.passage = begin_at_once(self.state, scope, held.org_id, bytes(cycle.body), Reply(cycle), self._let_go)
+        held.passage = begin_at_once(self.state, scope, held.key, bytes(cycle.body), Reply(cycle), self._let_go)
         if held.passage is None:
             self._let_go()
 

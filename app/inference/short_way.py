@@ -24,7 +24,7 @@ def known_key(state: State, scope: Scope) -> CurrentKey | None:
 
 
 def begin_at_once(
-    state: State, scope: Scope, org_id: str, raw: bytes, outlet: Outlet, otherwise: Callable[[], None]
+    state: State, scope: Scope, key: CurrentKey, raw: bytes, outlet: Outlet, otherwise: Callable[[], None]
 ) -> Passage | None:
     """A passage under way; None where anything is amiss or not at hand: funds, the model, a warm engine.
 
@@ -32,13 +32,13 @@ def begin_at_once(
     `otherwise`, called when the engine hung up before it had heard the request.
     """
     try:
-        return _begin(state, scope, org_id, raw, outlet, otherwise)
+        return _begin(state, scope, key, raw, outlet, otherwise)
     except Exception:  # noqa: BLE001 - a bug too is the application's to tell, which will find it again
         return None
 
 
 def _begin(
-    state: State, scope: Scope, org_id: str, raw: bytes, outlet: Outlet, otherwise: Callable[[], None]
+    state: State, scope: Scope, key: CurrentKey, raw: bytes, outlet: Outlet, otherwise: Callable[[], None]
 ) -> Passage | None:
     is_encoded = header_of(scope, b"content-encoding") is not None
     is_refused = is_encoded or len(raw) > state.settings.max_body_bytes
@@ -46,12 +46,12 @@ def _begin(
         return None
     body = parse_json(raw)
     asked = parse(body)
-    target = state.admissions.find_known(org_id, asked.model, wanted_gpu(scope, body))
+    target = state.admissions.find_known(key.org_id, asked.model, wanted_gpu(scope, body))
     if target is None:
         return None
     check_takes_tools(target.model, asked.tools, asked.tool_choice)
     request_id = new_id("req")
-    relay = relay_for(state, target, org_id, request_id)
+    relay = relay_for(state, target, key.org_id, request_id)
     headers = marks(request_id, simulated=state.settings.simulate)
     asking = relay.body(asked)
     request, answer = chat_request(asking), chat_answer(asked, target)

@@ -64,9 +64,14 @@ def bearer_token(scope: Scope) -> str | None:
     return token.decode() if token.isascii() and len(token) <= 256 else None
 
 
-def get_current_org(request: Request) -> str:
+def get_current_key(request: Request) -> CurrentKey:
     key: CurrentKey = request.state.key
-    return key.org_id
+    return key
 
 
+def get_current_org(request: Request) -> str:
+    return get_current_key(request).org_id
+
+
+AskingKey = Annotated[CurrentKey, Depends(get_current_key)]
 CurrentOrg = Annotated[str, Depends(get_current_org)]

@@ -5,11 +5,13 @@ import hmac
 import secrets
 import time
 from dataclasses import dataclass
+from typing import Self
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.ids import new_id
+from app.orgs.roles import Role
 from app.remembered import Remembered
 from app.store.session import Store
 from app.store.tables import ApiKey, Org
@@ -18,11 +20,34 @@ PREFIX = "sk-loam-"
 
 
 @dataclass(frozen=True)
+class Limits:
+    """Of a key, or of an organisation: of all its keys together. None is no limit; a month is UTC's."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    monthly_budget_micros: int | None = None
+
+    @classmethod
+    def of(cls, row: ApiKey | Org) -> Self:
+        return cls(row.requests_per_minute, row.tokens_per_minute, row.monthly_budget_micros)
+
+
+@dataclass(frozen=True)
 class CurrentKey:
-    """Who is asking: an organisation, by one of its keys."""
+    """Who is asking: an organisation, by one of its keys. `models`, in lower case: those it may use, None for all."""
 
     org_id: str
     key_id: str
+    role: Role
+    models: frozenset[str] | None = None
+    expires_at: float | None = None
+    limits: Limits = Limits()
+    org_limits: Limits = Limits()
+
+    @classmethod
+    def of(cls, row: ApiKey, org: Org) -> Self:
+        models = None if row.models is None else frozenset(name.lower() for name in row.models)
+        return cls(row.org_id, row.id, Role(row.role), models, row.expires_at, Limits.of(row), Limits.of(org))
 
 
 def hash_key(key: str) -> str:
@@ -30,10 +55,10 @@ def hash_key(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-async def create_key(session: AsyncSession, org: Org, *, name: str) -> str:
+async def create_key(session: AsyncSession, org: Org, *, name: str, role: Role = Role.MEMBER) -> str:
     """The new key itself: the only time it can be seen."""
     key = PREFIX + secrets.token_urlsafe(32)
-    row = ApiKey(id=new_id("key"), org_id=org.id, name=name, prefix=key[:12], key_hash=hash_key(key))
+    row = ApiKey(id=new_id("key"), org_id=org.id, name=name, prefix=key[:12], key_hash=hash_key(key), role=role)
     session.add(row)
     await session.flush()
     return key
@@ -62,9 +87,13 @@ class KeyRing:
 
     async def _look_up(self, key_hash: str) -> CurrentKey | None:
         async with self._store.read() as session:
-            row = await session.scalar(select(ApiKey).where(ApiKey.key_hash == key_hash))
-        if row is None or not hmac.compare_digest(row.key_hash, key_hash) or row.revoked_at:
+            rows = select(ApiKey, Org).join(Org, Org.id == ApiKey.org_id)
+            found = (await session.execute(rows.where(ApiKey.key_hash == key_hash))).first()
+        if found is None:
+            return None
+        row, org = found
+        if not hmac.compare_digest(row.key_hash, key_hash) or row.revoked_at or org.deleted_at:
             return None
         if row.expires_at is not None and row.expires_at <= time.time():
             return None
-        return CurrentKey(row.org_id, row.id)
+        return CurrentKey.of(row, org)

@@ -3,22 +3,34 @@
 import time
 from typing import Any
 
-from sqlalchemy import ForeignKey, Index, UniqueConstraint
+from sqlalchemy import ForeignKey, Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.store.base import Base
 
+LIVE = text("deleted_at IS NULL")
+
 
 class Org(Base):
+    """Its limits are for all its keys together; None is no limit. The name of a deleted one is free again."""
+
     __tablename__ = "orgs"
+    __table_args__ = (Index("uq_orgs_name", "name", unique=True, sqlite_where=LIVE, postgresql_where=LIVE),)
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(unique=True)
+    name: Mapped[str]
+    requests_per_minute: Mapped[int | None]
+    tokens_per_minute: Mapped[int | None]
+    monthly_budget_micros: Mapped[int | None]
     created_at: Mapped[float] = mapped_column(default=time.time)
+    deleted_at: Mapped[float | None]
 
 
 class ApiKey(Base):
-    """Only the SHA-256 of a key is kept; `prefix` is what people recognise it by."""
+    """Only the SHA-256 of a key is kept; `prefix` is what people recognise it by.
+
+    `models` are those it may use, None for all. `last_used_at` is right to a minute.
+    """
 
     __tablename__ = "api_keys"
 
@@ -27,9 +39,40 @@ class ApiKey(Base):
     name: Mapped[str]
     prefix: Mapped[str]
     key_hash: Mapped[str] = mapped_column(unique=True)
+    role: Mapped[str]
+    models: Mapped[list[Any] | None]
+    requests_per_minute: Mapped[int | None]
+    tokens_per_minute: Mapped[int | None]
+    monthly_budget_micros: Mapped[int | None]
     created_at: Mapped[float] = mapped_column(default=time.time)
     expires_at: Mapped[float | None]
     revoked_at: Mapped[float | None]
+    last_used_at: Mapped[float | None]
+
+
+class Revision(Base):
+    """How often something has changed that gateways remember: while the number is the same, so is the thing."""
+
+    __tablename__ = "revisions"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int]
+
+
+class AuditEntry(Base):
+    """Append-only: who (a key's id, or `terminal`) did what to whom, from where. Never holds a secret."""
+
+    __tablename__ = "audit_entries"
+    __table_args__ = (Index(None, "org_id", "id"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    org_id: Mapped[str] = mapped_column(ForeignKey("orgs.id"))
+    actor: Mapped[str]
+    address: Mapped[str | None]
+    action: Mapped[str]
+    target: Mapped[str]
+    details: Mapped[dict[str, Any]]
+    created_at: Mapped[float] = mapped_column(default=time.time)
 
 
 class File(Base):

@@ -9,6 +9,7 @@ from starlette.types import Scope
 from app.errors import NotFound
 from app.orgs.auth import bearer_token
 from app.orgs.keys import CurrentKey, KeyRing, create_key, hash_key
+from app.orgs.roles import Role
 from app.orgs.service import revoke_key
 from app.store.session import Store
 from app.store.tables import ApiKey
@@ -28,7 +29,7 @@ async def new_key(store: Store) -> tuple[str, ApiKey]:
 
 async def test_a_key_is_known_and_not_kept(store: Store) -> None:
     key, row = await new_key(store)
-    assert await KeyRing(store, cache_seconds=5).authenticate(key) == CurrentKey(row.org_id, row.id)
+    assert await KeyRing(store, cache_seconds=5).authenticate(key) == CurrentKey(row.org_id, row.id, Role.MEMBER)
     assert row.key_hash == hash_key(key)
     assert all(key not in str(getattr(row, column.key)) for column in ApiKey.__table__.columns)
 
