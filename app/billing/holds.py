@@ -42,6 +42,12 @@ async def put(
     await session.execute(update(Hold).where(Hold.holder == holder, Hold.org_id == org_id).values(**held))
 
 
+async def extend(session: AsyncSession, holder: str, *, seconds: float) -> None:
+    """What has run out already stays so: others may have it by now."""
+    mine = update(Hold).where(Hold.holder == holder, Hold.expires_at >= db_now())
+    await session.execute(mine.values(expires_at=db_now() + seconds))
+
+
 async def release(session: AsyncSession, holder: str, org_ids: Sequence[str] | None = None) -> None:
     """All of it, or that of some organisations."""
     mine = delete(Hold).where(Hold.holder == holder)

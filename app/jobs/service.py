@@ -8,7 +8,6 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.billing.ledger import require_funds
 from app.catalog.resolve import AdapterRef, choose_gpu, resolve
 from app.catalog.spec import Catalog, GpuChoice, ModelSpec
 from app.errors import BadRequest, NotFound
@@ -17,6 +16,7 @@ from app.files.service import get_training_file
 from app.ids import new_id
 from app.jobs import queue
 from app.jobs.estimate import require_fit
+from app.jobs.funding import require_estimate
 from app.jobs.hyperparameters import resolve_hyperparameters
 from app.jobs.schemas import JobCreate
 from app.store.idempotency import claim_key
@@ -52,9 +52,9 @@ async def create_job(
     numbers = resolve_hyperparameters(asked.asked, spec, training_file.n_rows or 1, on_cpu=gpu.type == "CPU")
     if training_file.row_lengths:
         require_fit(catalog, spec, gpu, numbers, RowLengths.of(training_file.row_lengths))
-    await require_funds(session, org_id)
     job = _new_job(job_id, org_id, asked, spec, adapter)
     job.gpu, job.hyperparameters = str(gpu), numbers
+    await require_estimate(session, catalog, job)
     await queue.enqueue(session, job)
     return await session.get_one(Job, job_id, populate_existing=True)
 

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "holds_and_usage"
-down_revision = "training_file_figures"
+down_revision = "what_a_key_may_do"
 branch_labels = None
 depends_on = None
 

@@ -42,7 +42,7 @@ async def test_a_streamed_response_fails_where_funds_end(simulated: Server, poor
     response = await poor.post("/v1/responses", json={"model": "loam/demo", "input": LONG, "stream": True})
     *_, last = data_lines(response.text)
     assert '"type":"response.failed"' in last
-    assert 'The balance does not cover it' in last
+    assert "The balance does not cover it" in last
     assert 0 < await charged_micros(simulated, poor) <= MICROS
 
 
