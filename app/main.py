@@ -11,9 +11,12 @@ from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import JSONResponse
 
+from app.billing.budgets import Budgets
 from app.billing.charges import Charges
 from app.billing.funds import Funds
+from app.billing.price_versions import keep_prices
 from app.billing.router import router as billing
+from app.billing.usage_router import router as usage
 from app.body_limit import BodyLimit
 from app.catalog.load import load_catalog
 from app.devices.inventory import find_devices
@@ -44,7 +47,7 @@ from app.store.session import Store
 from app.upkeep.loops import HOLD_DEVICES, repeat, start_loops
 from app.upkeep.publish import Publisher
 
-ROUTERS = (chat, responses, responses_socket, files, jobs, estimates, models, warmup, billing)
+ROUTERS = (chat, responses, responses_socket, files, jobs, estimates, models, warmup, billing, usage)
 PREFIX, ALIASES = "/api/v1", ("/api", "/v1")
 CHAT_PREFIX = "/api/inference/v1"
 
@@ -135,7 +138,10 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     state.seals = await Seals.load(store)
     state.key_ring = KeyRing(store, cache_seconds=settings.key_cache_seconds)
     funds = Funds(store, lease_seconds=settings.lease_seconds)
-    charges = state.charges = Charges(store, funds)
+    async with store.begin() as session:
+        price_version = await keep_prices(session, state.catalog)
+    budgets = state.budgets = Budgets(store, cache_seconds=settings.key_cache_seconds)
+    charges = state.charges = Charges(store, funds, price_version=price_version, budgets=budgets)
     state.admissions = Admissions(settings, state.catalog, state.devices, store, funds)
     pool = state.pool = EnginePool(settings, store, storage, state.devices)
     await pool.sweep()

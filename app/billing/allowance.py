@@ -12,6 +12,7 @@ from app.catalog.spec import TokenPrices
 
 # What chat templates put around what a client wrote: a preface for tools, a usual system message.
 TEMPLATE_TOKENS = 512
+UNLIMITED_TOKENS = 1 << 31
 
 
 @dataclass(slots=True)
@@ -82,7 +83,11 @@ class Bound:
 
     def tokens_for(self, micros: int, price: TokenPrices) -> int:
         """How many tokens each of the answers may have for so much money in all."""
-        return int((micros - self.prompt_micros) / (price.completion * self.n)) if price.completion else 1 << 31
+        return (
+            int((micros - self.prompt_micros) / (price.dearest_completion * self.n))
+            if price.dearest_completion
+            else 1 << 31
+        )
 
 
 def bound(n_bytes: int, tokens: int, n: int, context_length: int, price: TokenPrices) -> Bound:
@@ -91,7 +96,7 @@ def bound(n_bytes: int, tokens: int, n: int, context_length: int, price: TokenPr
     No tokenizer makes more tokens of a text than it has bytes, and no prompt is longer than the context.
     """
     prompt = _ceiling(min(n_bytes + TEMPLATE_TOKENS, context_length) * max(price.prompt, price.cached_prompt))
-    return Bound(n_bytes, n, prompt, prompt + _ceiling(n * min(tokens, context_length) * price.completion))
+    return Bound(n_bytes, n, prompt, prompt + _ceiling(n * min(tokens, context_length) * price.dearest_completion))
 
 
 def _ceiling(amount: Decimal) -> int:

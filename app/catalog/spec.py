@@ -26,12 +26,17 @@ class GpuType(_Strict):
 
 
 class TokenPrices(_Strict):
-    """Dollars for a million tokens of each kind."""
+    """Dollars for a million tokens of each kind; those of reasoning cost as others of a completion, unless told."""
 
     prompt: Dollars
     cached_prompt: Dollars
     completion: Dollars
+    reasoning: Dollars | None = None
     training: Dollars
+
+    @property
+    def dearest_completion(self) -> Decimal:
+        return self.completion if self.reasoning is None else max(self.completion, self.reasoning)
 
 
 class GpuChoice(_Strict):

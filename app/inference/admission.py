@@ -83,7 +83,8 @@ def parse_json(raw: bytes) -> dict[str, Any]:
 
 
 async def admit(request: HTTPConnection, org_id: str, model: str, gpu: str | None) -> Target:
-    """Raises as `Admissions.admit` does."""
+    """Raises BudgetSpent, and as `Admissions.admit` does."""
+    await request.app.state.budgets.require(request.state.key)
     admissions: Admissions = request.app.state.admissions
     return await admissions.admit(org_id, model, gpu)
 

@@ -59,6 +59,7 @@ class Relay:
     target: Target
     org_id: str
     request_id: str
+    key_id: str | None = None
     hold: Hold | None = None
     affordable_tokens: int | None = None  # of the whole answer, where funds end before it may
 
@@ -201,6 +202,7 @@ class Relay:
         prices = self.target.model.dollars_per_million_tokens
         return Entry(
             org_id=self.org_id,
+            key_id=self.key_id,
             source=f"request:{self.request_id}",
             kind="inference",
             amount_micros=-inference_micros(usage, prices),
@@ -209,4 +211,5 @@ class Relay:
             prompt_tokens=usage.prompt_tokens,
             cached_tokens=usage.cached_tokens,
             completion_tokens=usage.completion_tokens,
+            reasoning_tokens=usage.reasoning_tokens,
         )

@@ -45,6 +45,7 @@ def begin(
     check_takes_tools(target.model, chat.tools, chat.tool_choice)
     kind = TruncatingRelay if asked.truncation == "auto" else Relay
     relay = relay_for(connection.app.state, target, org_id, connection.state.request_id, kind)
+    relay.key_id = connection.state.key.key_id
     return Exchange(relay, connection.app.state.store, asked, chat, idempotency)
 
 
@@ -57,6 +58,7 @@ def begin_compaction(
     chat = parse_chat({**body, "messages": with_questions_joined(body["messages"])})
     items = [*history, *input_items(question, new_id("resp"))[:-1]]
     relay = relay_for(connection.app.state, target, org_id, connection.state.request_id)
+    relay.key_id = connection.state.key.key_id
     return Compaction(relay, chat, items, seal)
 
 

@@ -47,11 +47,12 @@ def _begin(
     body = parse_json(raw)
     asked = parse(body)
     target = state.admissions.find_known(key.org_id, asked.model, wanted_gpu(scope, body))
-    if target is None:
+    if target is None or not state.budgets.allow_now(key):
         return None
     check_takes_tools(target.model, asked.tools, asked.tool_choice)
     request_id = new_id("req")
     relay = relay_for(state, target, key.org_id, request_id)
+    relay.key_id = key.key_id
     headers = marks(request_id, simulated=state.settings.simulate)
     asking = relay.body(asked)
     request, answer = chat_request(asking), chat_answer(asked, target)

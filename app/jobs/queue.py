@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, CursorResult, Update, func, or_, select, u
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.billing import holds, ledger
+from app.billing.price_versions import version_of
 from app.billing.prices import training_micros
 from app.catalog.names import adapter_id, fine_tuned_name
 from app.catalog.spec import Catalog, GpuChoice
@@ -233,5 +234,6 @@ async def _charge(session: AsyncSession, catalog: Catalog, job: Job) -> None:
         gpu=job.gpu,
         trained_tokens=job.trained_tokens,
         gpu_seconds=job.gpu_seconds,
+        price_version=version_of(catalog),
     )
     await ledger.append(session, entry)
