@@ -6,13 +6,13 @@ never holds less than may still be spent.
 """
 
 from dataclasses import dataclass
-from decimal import ROUND_CEILING, Decimal
 
 from app.catalog.spec import TokenPrices
 
 # What chat templates put around what a client wrote: a preface for tools, a usual system message.
 TEMPLATE_TOKENS = 512
 UNLIMITED_TOKENS = 1 << 31
+MILLION = 1_000_000
 
 
 @dataclass(slots=True)
@@ -72,7 +72,7 @@ class Allowance:
         return max(lacking, min(ahead, available // 2)) if ahead > 0 else ahead
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Bound:
     """The most that a request can cost: its prompt, and each of its completion tokens, at the dearest."""
 
@@ -83,11 +83,8 @@ class Bound:
 
     def tokens_for(self, micros: int, price: TokenPrices) -> int:
         """How many tokens each of the answers may have for so much money in all."""
-        return (
-            int((micros - self.prompt_micros) / (price.dearest_completion * self.n))
-            if price.dearest_completion
-            else 1 << 31
-        )
+        a_token = price.dearest[1] * self.n
+        return (micros - self.prompt_micros) * MILLION // a_token if a_token else UNLIMITED_TOKENS
 
 
 def bound(n_bytes: int, tokens: int, n: int, context_length: int, price: TokenPrices) -> Bound:
@@ -95,9 +92,6 @@ def bound(n_bytes: int, tokens: int, n: int, context_length: int, price: TokenPr
 
     No tokenizer makes more tokens of a text than it has bytes, and no prompt is longer than the context.
     """
-    prompt = _ceiling(min(n_bytes + TEMPLATE_TOKENS, context_length) * max(price.prompt, price.cached_prompt))
-    return Bound(n_bytes, n, prompt, prompt + _ceiling(n * min(tokens, context_length) * price.dearest_completion))
-
-
-def _ceiling(amount: Decimal) -> int:
-    return int(amount.to_integral_value(ROUND_CEILING))
+    a_prompt_token, a_token = price.dearest
+    prompt = -(-min(n_bytes + TEMPLATE_TOKENS, context_length) * a_prompt_token // MILLION)
+    return Bound(n_bytes, n, prompt, prompt - (-n * min(tokens, context_length) * a_token // MILLION))

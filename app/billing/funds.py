@@ -83,7 +83,7 @@ class Funds:
 
     async def hold(self, org_id: str, micros: int, *, least: int | None = None) -> Hold:
         """So much, or what there is if that is no less than `least`. Raises InsufficientFunds, FundsHeld."""
-        account = self._accounts.setdefault(org_id, _Account())
+        account = self._account(org_id)
         give_up_at = time.monotonic() + WAIT_SECONDS
         while True:
             came_at = time.monotonic()
@@ -100,13 +100,11 @@ class Funds:
 
     def spend(self, org_id: str, micros: int) -> None:
         """A charge is on its way to the ledger."""
-        if account := self._accounts.get(org_id):
-            account.allowance.spend(micros)
+        self._account(org_id).allowance.spend(micros)
 
     def committed(self, org_id: str, micros: int) -> None:
         """It has arrived there."""
-        if account := self._accounts.get(org_id):
-            account.allowance.committed(micros)
+        self._account(org_id).allowance.committed(micros)
 
     async def step(self) -> None:
         """Hold on to what is used, ask for more ahead of need, give the rest back."""
@@ -122,6 +120,9 @@ class Funds:
         """Nothing is under way any more."""
         async with self._store.begin() as session:
             await holds.release(session, self._holder)
+
+    def _account(self, org_id: str) -> _Account:
+        return self._accounts.get(org_id) or self._accounts.setdefault(org_id, _Account())
 
     async def _find(self, org_id: str, account: _Account, micros: int, came_at: float) -> Hold | None:
         """Who came before the store was last asked takes its answer for theirs, where it was that nothing is left."""

@@ -125,5 +125,5 @@ def by_month(days: Iterable[UsageRow]) -> list[UsageRow]:
 
 def _row(row: Sequence[Any], n_groups: int) -> UsageRow:
     *counts, gpu_seconds = row[1 + n_groups :]
-    figures = Figures(*map(int, counts), gpu_seconds=float(gpu_seconds))
-    return UsageRow(int(row[0]), tuple(row[1 : 1 + n_groups]), figures)
+    figures: list[Any] = [*map(int, counts), float(gpu_seconds)]
+    return UsageRow(int(row[0]), tuple(row[1 : 1 + n_groups]), Figures(*figures))

@@ -1,6 +1,8 @@
 """What the catalog says: GPU types and models, with prices in integer micro-dollars."""
 
+import math
 from decimal import Decimal
+from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
@@ -34,9 +36,11 @@ class TokenPrices(_Strict):
     reasoning: Dollars | None = None
     training: Dollars
 
-    @property
-    def dearest_completion(self) -> Decimal:
-        return self.completion if self.reasoning is None else max(self.completion, self.reasoning)
+    @cached_property
+    def dearest(self) -> tuple[int, int]:
+        """What a token of a prompt and one of a completion cost at most, in millionths of a micro-dollar."""
+        prompt, completion = max(self.prompt, self.cached_prompt), max(self.completion, self.reasoning or 0)
+        return math.ceil(prompt * MICROS_PER_DOLLAR), math.ceil(completion * MICROS_PER_DOLLAR)
 
 
 class GpuChoice(_Strict):

@@ -25,7 +25,7 @@ from app.inference.folding import Folding
 from app.settings import Settings
 
 LAST_WORD_SECONDS = 0.5
-LIMITS = ("max_tokens", "max_completion_tokens")
+LIMITS = ("max_tokens", "max_completion_tokens", "min_tokens")
 PROMPT_FIELDS = ("model", "messages", "tools", "chat_template_kwargs")
 
 
@@ -112,7 +112,7 @@ class Relay:
     async def _with_funds(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """Held for it. Where nobody said how long the answer may be, it is made as long as there are funds for it."""
         most = self._bound(body, len(orjson.dumps(body)))
-        may_be_shorter = not any(limit in body for limit in (*LIMITS, "min_tokens"))
+        may_be_shorter = not any(limit in body for limit in LIMITS)
         least = self._bound({**body, "max_tokens": 1}, most.n_bytes).micros if may_be_shorter else None
         self.hold = await self.charges.funds.hold(self.org_id, most.micros, least=least)
         if self.hold.micros >= most.micros:
@@ -123,9 +123,9 @@ class Relay:
 
     def _bound(self, body: Mapping[str, Any], n_bytes: int) -> Bound:
         model = self.target.model
-        limits = [body[limit] for limit in LIMITS if limit in body]
-        tokens = min(limits, default=model.context_length)
-        return bound(n_bytes, tokens, body.get("n", 1), model.context_length, model.dollars_per_million_tokens)
+        most = model.context_length
+        tokens = min(body.get("max_tokens", most), body.get("max_completion_tokens", most))
+        return bound(n_bytes, tokens, body.get("n", 1), most, model.dollars_per_million_tokens)
 
     @asynccontextmanager
     async def _charged(self, body: Mapping[str, Any], meter: Meter) -> AsyncIterator[AsyncIterator[bytes]]:

@@ -58,9 +58,13 @@ def _begin(
     request, answer = chat_request(asking), chat_answer(asked, target)
     if not relay.hold_now(asking, len(request)):
         return None
-    if leased := state.pool.lease_now(target, body=asking):
-        passage = Passage(relay, leased, answer, streams=asked.streams)
-        passage.begin(request, outlet, headers, otherwise)
-        return passage
+    try:
+        if leased := state.pool.lease_now(target, body=asking):
+            passage = Passage(relay, leased, answer, streams=asked.streams)
+            passage.begin(request, outlet, headers, otherwise)
+            return passage
+    except BaseException:
+        relay.let_go()
+        raise
     relay.let_go()
     return None
