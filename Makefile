@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 ENGINE ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
 STAMP  := $(VENV)/.installed-$(ENGINE)
 
-.PHONY: help install demo run simulate test test-fast check format clean bench-relay bench-charges bench-engine bench-cold-start bench-sft bench-validation bench-estimate
+.PHONY: help install demo run simulate test test-fast check format clean bench-relay bench-charges bench-usage bench-engine bench-cold-start bench-sft bench-validation bench-estimate
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -47,6 +47,9 @@ bench-relay: install ## what the gateway adds to a request, beside its peers (15
 
 bench-charges: install ## what durable metering costs
 	$(BIN)/python -m bench.charges
+
+bench-usage: install ## how long answers about usage take over ten million ledger entries
+	$(BIN)/python -m bench.usage
 
 bench-validation: install ## how fast training files are checked
 	$(BIN)/python -m bench.validation

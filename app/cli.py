@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from pathlib import Path
@@ -17,6 +18,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.billing.ledger import Entry, append, balance_micros
+from app.billing.usage import DAY_SECONDS, Asked, Bucket, groups_of, usage
+from app.billing.verify import verify
 from app.catalog.load import WrongCatalog, load_catalog
 from app.catalog.spec import MICROS_PER_DOLLAR
 from app.cli_export import CannotExport, Found, export, find
@@ -31,7 +34,7 @@ from app.files.storage import Storage
 from app.ids import new_id
 from app.orgs import service
 from app.orgs.keys import create_key
-from app.overview import engines_table, gpus_table
+from app.overview import engines_table, gpus_table, usage_table
 from app.settings import Settings
 from app.store.migrate import migrate
 from app.store.session import Store
@@ -46,9 +49,11 @@ app = typer.Typer(
 orgs = typer.Typer(no_args_is_help=True, help="Organisations.")
 keys = typer.Typer(no_args_is_help=True, help="API keys.")
 credit = typer.Typer(no_args_is_help=True, help="Credit.")
+ledger = typer.Typer(no_args_is_help=True, help="The ledger.")
 app.add_typer(orgs, name="orgs")
 app.add_typer(keys, name="keys")
 app.add_typer(credit, name="credit")
+app.add_typer(ledger, name="ledger")
 
 FORESEEN = (WrongCatalog, WrongDevices, CannotStart, CannotExport, AlreadyThere)
 
@@ -215,6 +220,40 @@ def add_credit(dollars: float, org: OrgName, data_dir: DataDir = None) -> None:
         out.print(f"{row.name} has ${await balance_micros(session, row.id) / 1e6:,.2f}.", markup=False)
 
     in_store(read_settings(data_dir=data_dir), add)
+
+
+@ledger.command("verify")
+def verify_ledger(data_dir: DataDir = None) -> None:
+    """Add up all entries, and compare with the balances and the usage that are told; exits with 1 where they differ."""
+
+    async def compare(session: AsyncSession) -> None:
+        found = [difference async for difference in verify(session)]
+        for difference in found:
+            out.print(difference, markup=False)
+        out.print("The ledger adds up." if not found else f"{len(found)} figures differ.")
+        if found:
+            raise typer.Exit(1)
+
+    in_store(read_settings(data_dir=data_dir), compare)
+
+
+@app.command("usage")
+def show_usage(
+    org: OrgName,
+    days: Annotated[int, typer.Option(min=1, max=3660, help="How far back.")] = 30,
+    by: Annotated[str, typer.Option(help="What to tell apart: key, model, kind, gpu.")] = "model,kind",
+    bucket: Annotated[Bucket, typer.Option(help="hour, day or month.")] = Bucket.MONTH,
+    data_dir: DataDir = None,
+) -> None:
+    """What an organisation used, and what it cost."""
+
+    async def show(session: AsyncSession) -> None:
+        now, groups = time.time(), groups_of(by)
+        asked = Asked(now - days * DAY_SECONDS, now, bucket, groups)
+        rows = await usage(session, (await service.get_org(session, org)).id, asked)
+        out.print(usage_table(groups, rows))
+
+    in_store(read_settings(data_dir=data_dir), show)
 
 
 def read_settings(**given: Any) -> Settings:

@@ -3,16 +3,20 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Literal
 
 from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import JSONResponse
 
+from app.billing.budgets import Budgets
 from app.billing.charges import Charges
 from app.billing.funds import Funds
+from app.billing.price_versions import keep_prices
 from app.billing.router import router as billing
+from app.billing.usage_router import router as usage
 from app.body_limit import BodyLimit
 from app.catalog.load import load_catalog
 from app.compat.money import router as compat_money
@@ -51,7 +55,7 @@ from app.upkeep.loops import HOLD_DEVICES, repeat, start_loops
 from app.upkeep.publish import Publisher
 
 COMPAT = (compat, compat_money)  # before the rest: a model's id may be followed by a path of theirs
-OWN = (chat, responses, responses_socket, files, jobs, adapters, estimates, previews, models, warmup, billing)
+OWN = (chat, responses, responses_socket, files, jobs, adapters, estimates, previews, models, warmup, billing, usage)
 ROUTERS = (*COMPAT, *OWN)
 PREFIX, ALIASES = "/api/v1", ("/api", "/v1")
 CHAT_PREFIX = "/api/inference/v1"
@@ -143,12 +147,15 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     state.seals = await Seals.load(store)
     state.key_ring = KeyRing(store, cache_seconds=settings.key_cache_seconds)
     allowances = state.allowances = Allowances(store)
-    funds = Funds(store, cache_seconds=settings.key_cache_seconds)
-    charges = state.charges = Charges(store, funds)
+    funds = Funds(store, lease_seconds=settings.lease_seconds)
+    async with store.begin() as session:
+        price_version = await keep_prices(session, state.catalog)
+    budgets = state.budgets = Budgets(store, cache_seconds=settings.key_cache_seconds)
+    charges = state.charges = Charges(store, funds, price_version=price_version, budgets=budgets)
     state.admissions = Admissions(settings, state.catalog, state.devices, store, funds)
     pool = state.pool = EnginePool(settings, store, storage, state.devices)
     await pool.sweep()
-    state.warmups = Warmups(pool, charges, state.catalog)
+    state.warmups = Warmups(pool, charges, state.catalog, cold_start_seconds=settings.cold_start_seconds)
     state.previews = Previews(settings.preview_seconds)
     state.backgrounds = Backgrounds(settings, store)
     publisher = Publisher(settings, store, storage, state.catalog, pool)
@@ -156,6 +163,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     state.loops = start_loops(settings, store, state.catalog, pool, publisher, sweeps)
     response_loops = start_response_loops(settings, state.backgrounds)
     response_loops.append(asyncio.create_task(repeat("share rates", allowances.share, SHARE_SECONDS)))
+    funds_loop = asyncio.create_task(repeat("share funds", funds.step, settings.poll_seconds))
     try:
         yield
     finally:
@@ -164,6 +172,9 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await pool.drain(grace_seconds=settings.shutdown_grace_seconds)
         await cancel(state.loops)
         await charges.settle()
+        await cancel([funds_loop])
+        with suppress(SQLAlchemyError, OSError):  # a lease that nobody gives back runs out
+            await funds.close()
         await store.close()
 
 

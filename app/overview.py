@@ -1,11 +1,13 @@
-"""Tables for the terminal: what accelerators this host has and who holds them, and what engines run."""
+"""Tables for the terminal: this host's accelerators and who holds them, what engines run, what was used."""
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 
 from rich.table import Column, Table
 
+from app.billing.usage import Figures, Group, UsageRow
 from app.devices.inventory import Device
 from app.store.tables import EngineStatus
 
@@ -49,6 +51,30 @@ def engines_table(statuses: Sequence[EngineStatus]) -> Table:
             _gib(status.memory_bytes),
             str(len(status.adapters)),
         )
+    return table
+
+
+FIGURES: dict[str, Callable[[Figures], str]] = {
+    "requests": lambda of: f"{of.n_entries:,}",
+    "prompt": lambda of: f"{of.prompt_tokens:,}",
+    "cached": lambda of: f"{of.cached_tokens:,}",
+    "completion": lambda of: f"{of.completion_tokens:,}",
+    "reasoning": lambda of: f"{of.reasoning_tokens:,}",
+    "trained": lambda of: f"{of.trained_tokens:,}",
+    "GPU hours": lambda of: f"{of.gpu_seconds / 3600:,.2f}",
+    "cost": lambda of: f"${of.cost_micros / 1e6:,.4f}",
+}
+
+
+def usage_table(groups: Sequence[Group], rows: Sequence[UsageRow]) -> Table:
+    """A line for each bucket and each of the groups, and the sums; figures that are nought throughout are left out."""
+    total = sum((row.figures for row in rows), Figures())
+    shown = [name for name, tell in FIGURES.items() if name == "cost" or tell(total) != tell(Figures())]
+    numbers = [Column(name, FIGURES[name](total), justify="right", no_wrap=True) for name in shown]
+    table = Table("from (UTC)", *(Column(group, overflow="fold") for group in groups), *numbers, show_footer=True)
+    for row in rows:
+        began = datetime.fromtimestamp(row.start_at, UTC).strftime("%Y-%m-%d %H:%M")
+        table.add_row(began, *(word or "-" for word in row.groups), *(FIGURES[name](row.figures) for name in shown))
     return table
 
 

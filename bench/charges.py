@@ -150,7 +150,7 @@ async def _ledger(url: str) -> AsyncIterator[Ledger]:
     store = CountingStore(url)
     async with store.begin() as session:
         org = await create_org(session, "bench")
-    charges = Charges(store, Funds(store, cache_seconds=2))
+    charges = Charges(store, Funds(store, lease_seconds=15))
     try:
         yield Ledger(charges, org.id, store)
     finally:

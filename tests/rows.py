@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.billing.ledger import Entry, append
 from app.catalog.resolve import AdapterRef, Target
 from app.catalog.spec import Catalog, GpuChoice
 from app.ids import new_id
@@ -45,6 +46,12 @@ async def make_org(session: AsyncSession, name: str | None = None) -> Org:
     session.add(org)
     await session.flush()
     return org
+
+
+async def give_credit(session: AsyncSession, org_id: str, micros: int = 10**9) -> None:
+    await append(
+        session, Entry(org_id=org_id, source=f"credit:{new_id('credit')}", kind="credit", amount_micros=micros)
+    )
 
 
 async def make_file(session: AsyncSession, org: Org, **changes: Any) -> File:

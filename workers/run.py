@@ -21,6 +21,7 @@ from app.files.storage import Storage
 from app.ids import new_id
 from app.jobs import queue
 from app.jobs.events import record
+from app.jobs.funding import fund
 from app.jobs.metrics import read_metrics
 from app.jobs.queue import Lease, LeaseLost
 from app.jobs.states import Status
@@ -54,9 +55,12 @@ class Run:
         self._trained_tokens = job.trained_tokens
         self._error: dict[str, Any] | None = None
         self._counted_at = time.monotonic()
+        self._funded_until = 0.0
+        self._catalog: Catalog
 
     async def finish(self, catalog: Catalog, stop: asyncio.Event) -> None:
         """Train until the recipe ends, the lease is lost, or `stop` is set."""
+        self._catalog = catalog
         spec = catalog.find(self._job.base_model)
         try:
             if spec is None:
@@ -167,12 +171,20 @@ class Run:
                 trained_tokens=trained,
             )
             await queue.use_gpus(session, self._lease, gpu_seconds)
+            await self._stay_funded(session, now)
             await leases.extend(session, self._lease.holder, seconds=self._settings.lease_seconds)
             for told in [event for r in records for event in tell(r, attempt=self._job.attempts)]:
                 await self._tell(session, told)
             await self._keep_checkpoints(session, records)
         self._offset, self._trained_tokens, self._counted_at = offset, trained, now
         self._error = next((r for r in reversed(records) if r["kind"] == "error"), self._error)
+
+    async def _stay_funded(self, session: AsyncSession, now: float) -> None:
+        """The balance need not be looked at with each report."""
+        if now >= self._funded_until:
+            job = await session.get_one(Job, self._job.id, populate_existing=True)
+            await fund(session, self._catalog, job, lease_seconds=self._settings.lease_seconds)
+            self._funded_until = now + self._settings.lease_seconds / 2
 
     async def _tell(self, session: AsyncSession, told: Told) -> None:
         await record(session, self._job.id, told.event_type, told.message, level=told.level, data=told.data)

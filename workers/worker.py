@@ -17,6 +17,7 @@ from app.devices import leases, wishes
 from app.devices.inventory import Device, Use, as_choices, find_devices, for_training
 from app.files.storage import Storage
 from app.jobs import queue
+from app.jobs.funding import fund
 from app.jobs.queue import Lease
 from app.jobs.states import Stage
 from app.logs import configure_logging
@@ -58,7 +59,7 @@ async def _work_on_next(
 ) -> bool:
     """False when there was nothing to do, or it cannot be done now: the job's lease runs out, and it comes again."""
     try:
-        claimed = await claim_next(settings, store, devices)
+        claimed = await claim_next(settings, store, catalog, devices)
         if claimed is None:
             return False
         job, lease, held = claimed
@@ -76,8 +77,10 @@ async def _work_on_next(
     return True
 
 
-async def claim_next(settings: Settings, store: Store, devices: list[Device]) -> tuple[Job, Lease, list[Device]] | None:
-    """The oldest job whose devices are free, and the devices: both, or neither."""
+async def claim_next(
+    settings: Settings, store: Store, catalog: Catalog, devices: list[Device]
+) -> tuple[Job, Lease, list[Device]] | None:
+    """The oldest job whose devices are free, and the devices: both, or neither. One without funds is paused."""
     holder, seconds = f"{socket.gethostname()}:{os.getpid()}", settings.lease_seconds
     try:
         async with store.begin() as session:
@@ -94,6 +97,9 @@ async def claim_next(settings: Settings, store: Store, devices: list[Device]) ->
             if not held:
                 raise NoDevices
             await wishes.withdraw(session, socket.gethostname(), job.id)
+            if not await fund(session, catalog, job, lease_seconds=seconds):
+                await leases.release(session, lease.holder)
+                return None
             return job, lease, held
     except NoDevices:
         return None

@@ -10,6 +10,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from tenacity import AsyncRetrying, RetryError, retry_if_exception, stop_after_delay, wait_exponential
 
+from app.billing.budgets import Budgets
 from app.billing.funds import Funds
 from app.billing.ledger import Entry, append_all
 from app.store.session import Store
@@ -39,9 +40,13 @@ def is_passing(error: BaseException) -> bool:
 class Charges:
     """Writes ledger entries, as many as wait in one commit. `settle()` before the store closes."""
 
-    def __init__(self, store: Store, funds: Funds) -> None:
+    def __init__(
+        self, store: Store, funds: Funds, *, price_version: str | None = None, budgets: Budgets | None = None
+    ) -> None:
         self._store = store
-        self._funds = funds
+        self.funds = funds
+        self._price_version = price_version
+        self._budgets = budgets
         self._waiting: list[tuple[Entry, Callable[[], object]]] = []
         self._writing: asyncio.Task[None] | None = None
 
@@ -54,7 +59,9 @@ class Charges:
     def submit(self, entry: Entry, then: Callable[[], object]) -> None:
         """`then` is called when the entry is committed."""
         self._waiting.append((entry, then))
-        self._funds.spend(entry.org_id, -entry.amount_micros)
+        self.funds.spend(entry.org_id, -entry.amount_micros)
+        if self._budgets:
+            self._budgets.count(entry)
         if self._writing is None:
             self._writing = asyncio.create_task(self._write())
 
@@ -67,7 +74,8 @@ class Charges:
         while self._waiting:
             batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
             await self._commit([entry for entry, _ in batch])
-            for _, then in batch:
+            for entry, then in batch:
+                self.funds.committed(entry.org_id, -entry.amount_micros)
                 _call(then)
         self._writing = None
 
@@ -89,7 +97,7 @@ class Charges:
                 retry=passing, stop=stop_after_delay(GIVE_UP_SECONDS), wait=wait_exponential(max=5)
             ):
                 with attempt:
-                    await append_all(self._store, entries)
+                    await append_all(self._store, entries, price_version=self._price_version)
         except RetryError as error:
             log.error("charges could not be written", entries=[asdict(entry) for entry in entries], exc_info=error)
 

@@ -1,17 +1,20 @@
 """The append-only ledger: the only place that writes its rows, and the sums that follow from them."""
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import APIError
 from app.ids import new_id
 from app.store.session import Store, insert_if_absent
-from app.store.tables import LedgerEntry
+from app.store.tables import Balance, LedgerEntry, UsageHour
+
+HOUR_SECONDS = 3600
 
 Kind = Literal["credit", "inference", "training", "warmup"]
 
@@ -21,7 +24,7 @@ class InsufficientFunds(APIError):
     headers = {"x-should-retry": "false"}
 
     def __init__(self) -> None:
-        super().__init__("The balance is used up. Add credit on the server: loam credit add --org NAME DOLLARS")
+        super().__init__("The balance does not cover it. Add credit on the server: loam credit add --org NAME DOLLARS")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +32,7 @@ class Entry:
     """One credit (positive) or charge (negative). `source` is unique: appending it again changes nothing."""
 
     org_id: str
+    key_id: str | None = None
     source: str
     kind: Kind
     amount_micros: int
@@ -37,8 +41,10 @@ class Entry:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    reasoning_tokens: int = 0  # among the completion's
     trained_tokens: int = 0
     gpu_seconds: float = 0.0
+    price_version: str | None = None
 
 
 @dataclass(frozen=True)
@@ -55,12 +61,10 @@ async def append(session: AsyncSession, entry: Entry) -> None:
     await session.execute(insert_if_absent(session, LedgerEntry).values(_row(entry)))
 
 
-async def append_all(store: Store, entries: Sequence[Entry]) -> None:
+async def append_all(store: Store, entries: Sequence[Entry], *, price_version: str | None = None) -> None:
     """Many requests' charges in one commit, which has been made when this returns."""
-    first, now = new_id("led"), time.time()
-    await store.insert(
-        LedgerEntry, [{"id": f"{first}-{n}", "created_at": now, **vars(entry)} for n, entry in enumerate(entries)]
-    )
+    first, same = new_id("led"), {"created_at": time.time(), "price_version": price_version}
+    await store.insert(LedgerEntry, [{"id": f"{first}-{n}", **vars(entry), **same} for n, entry in enumerate(entries)])
 
 
 def _row(entry: Entry) -> dict[str, Any]:
@@ -69,10 +73,7 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 async def balance_micros(session: AsyncSession, org_id: str) -> int:
     """The sum of the organisation's entries."""
-    total = await session.scalar(
-        select(func.coalesce(func.sum(LedgerEntry.amount_micros), 0)).where(LedgerEntry.org_id == org_id)
-    )
-    return int(total or 0)
+    return await session.scalar(select(Balance.micros).where(Balance.org_id == org_id)) or 0
 
 
 async def require_funds(session: AsyncSession, org_id: str) -> None:
@@ -88,17 +89,27 @@ async def list_entries(session: AsyncSession, org_id: str) -> list[LedgerEntry]:
 
 
 async def spend_since(session: AsyncSession, org_id: str, since: float) -> Spend:
-    """Inference counts as tokens; training and warm-ups, which hold GPUs, as GPU time."""
-    inference = LedgerEntry.kind == "inference"
-    n_tokens = LedgerEntry.prompt_tokens + LedgerEntry.completion_tokens + LedgerEntry.trained_tokens
-    row = (
-        await session.execute(
-            select(
-                func.sum(-LedgerEntry.amount_micros).filter(inference),
-                func.sum(-LedgerEntry.amount_micros).filter(~inference),
-                func.sum(n_tokens),
-                func.sum(LedgerEntry.gpu_seconds),
-            ).where(LedgerEntry.org_id == org_id, LedgerEntry.kind != "credit", LedgerEntry.created_at >= since)
-        )
-    ).one()
-    return Spend(int(row[0] or 0), int(row[1] or 0), int(row[2] or 0), float(row[3] or 0.0))
+    """Inference counts as tokens; training and warm-ups, which hold GPUs, as GPU time.
+
+    Whole hours are summed up already; of the one that `since` lies in, the entries are.
+    """
+    whole_at = math.ceil(since / HOUR_SECONDS) * HOUR_SECONDS
+    hours = _spend(UsageHour).where(UsageHour.org_id == org_id, UsageHour.hour_at >= whole_at)
+    rest = _spend(LedgerEntry).where(
+        LedgerEntry.org_id == org_id, LedgerEntry.created_at >= since, LedgerEntry.created_at < whole_at
+    )
+    rows = [(await session.execute(part)).one() for part in (hours, rest)]
+    tokens, gpus, n_tokens, gpu_seconds = (sum(parts) for parts in zip(*rows, strict=True))
+    return Spend(int(tokens), int(gpus), int(n_tokens), float(gpu_seconds))
+
+
+def _spend(table: type[UsageHour] | type[LedgerEntry]) -> Select[Any]:
+    is_inference = table.kind == "inference"
+    n_tokens = table.prompt_tokens + table.completion_tokens + table.trained_tokens
+    sums = (
+        func.sum(-table.amount_micros).filter(is_inference),
+        func.sum(-table.amount_micros).filter(~is_inference),
+        func.sum(n_tokens),
+        func.sum(table.gpu_seconds),
+    )
+    return select(*(func.coalesce(each, 0) for each in sums)).where(table.kind != "credit")

@@ -10,19 +10,25 @@ MICROS_PER_CENT = 10_000
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens of one request, as the engine counted them; `cached_tokens` are among the prompt's."""
+    """Tokens of one request, as the engine counted them.
+
+    `cached_tokens` are among the prompt's, `reasoning_tokens` among the completion's.
+    """
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    reasoning_tokens: int = 0
 
 
 def inference_micros(usage: Usage, price: TokenPrices) -> int:
     """A dollar for a million tokens is a micro-dollar for one."""
     fresh = usage.prompt_tokens - usage.cached_tokens
-    return _round(
-        fresh * price.prompt + usage.cached_tokens * price.cached_prompt + usage.completion_tokens * price.completion
-    )
+    prompt = fresh * price.prompt + usage.cached_tokens * price.cached_prompt
+    completion = usage.completion_tokens * price.completion
+    if price.reasoning is not None:
+        completion += usage.reasoning_tokens * (price.reasoning - price.completion)
+    return _round(prompt + completion)
 
 
 def training_micros(trained_tokens: int, gpu_seconds: float, price: TokenPrices, gpu: GpuType) -> int:

@@ -1,6 +1,8 @@
 """What the catalog says: GPU types and models, with prices in integer micro-dollars."""
 
+import math
 from decimal import Decimal
+from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
@@ -26,12 +28,19 @@ class GpuType(_Strict):
 
 
 class TokenPrices(_Strict):
-    """Dollars for a million tokens of each kind."""
+    """Dollars for a million tokens of each kind; those of reasoning cost as others of a completion, unless told."""
 
     prompt: Dollars
     cached_prompt: Dollars
     completion: Dollars
+    reasoning: Dollars | None = None
     training: Dollars
+
+    @cached_property
+    def dearest(self) -> tuple[int, int]:
+        """What a token of a prompt and one of a completion cost at most, in millionths of a micro-dollar."""
+        prompt, completion = max(self.prompt, self.cached_prompt), max(self.completion, self.reasoning or 0)
+        return math.ceil(prompt * MICROS_PER_DOLLAR), math.ceil(completion * MICROS_PER_DOLLAR)
 
 
 class GpuChoice(_Strict):

@@ -38,10 +38,11 @@ class WarmState:
 class Warmups:
     """The warm-ups under way, and why those failed that did not get as far as an engine."""
 
-    def __init__(self, pool: EnginePool, charges: Charges, catalog: Catalog) -> None:
+    def __init__(self, pool: EnginePool, charges: Charges, catalog: Catalog, *, cold_start_seconds: float) -> None:
         self._pool = pool
         self._charges = charges
         self._catalog = catalog
+        self._cold_start_seconds = cold_start_seconds
         self._tasks: dict[tuple[str, GpuChoice], asyncio.Task[None]] = {}
         self._failures: dict[tuple[str, GpuChoice], APIError] = {}
 
@@ -75,14 +76,18 @@ class Warmups:
     async def _warm(self, target: Target, org_id: str) -> None:
         was_cold = self.state(target.model, target.gpu).word != "warmed"
         try:
-            async with self._pool.lease(target, org_id=org_id) as engine:
-                pass
+            with await self._charges.funds.hold(org_id, self._most_micros(target)):
+                async with self._pool.lease(target, org_id=org_id) as engine:
+                    pass
+                if was_cold:
+                    await self._charge(engine, target, org_id)
         except APIError as error:
             log.warning("warm-up failed", model=target.model.id, gpu=str(target.gpu), error=error.message)
             self._failures[target.model.id, target.gpu] = error
-        else:
-            if was_cold:
-                await self._charge(engine, target, org_id)
+
+    def _most_micros(self, target: Target) -> int:
+        """A start that takes longer has failed."""
+        return gpu_micros(self._cold_start_seconds * target.gpu.count, self._catalog.gpus[target.gpu.type])
 
     async def _charge(self, engine: Engine, target: Target, org_id: str) -> None:
         gpu_seconds = (engine.start_seconds or 0.0) * target.gpu.count

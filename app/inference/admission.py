@@ -49,8 +49,8 @@ class Admissions:
         return target
 
     def find_known(self, org_id: str, model: str, gpu: str | None) -> Target | None:
-        """What `admit` said a moment ago, if it would say so again."""
-        return self._known.find((org_id, model, gpu)) if self._funds.are_known(org_id) else None
+        """What `admit` said a moment ago; whether there are funds is for who holds some to find out."""
+        return self._known.find((org_id, model, gpu))
 
     def forget(self) -> None:
         """A model has been deleted."""
@@ -85,8 +85,9 @@ def parse_json(raw: bytes) -> dict[str, Any]:
 
 
 async def admit(request: HTTPConnection, org_id: str, model: str, gpu: str | None) -> Target:
-    """Raises RateLimited, and as `Admissions.admit` does."""
+    """Raises RateLimited, BudgetSpent, and as `Admissions.admit` does."""
     await _take_one(request)
+    await request.app.state.budgets.require(request.state.key)
     admissions: Admissions = request.app.state.admissions
     return await admissions.admit(org_id, model, gpu)
 
@@ -129,6 +130,8 @@ def _in_literal_headers(literal: Any) -> Any:
 def relay_of(request: HTTPConnection, target: Target, org_id: str, kind: type[Relay] = Relay) -> Relay:
     """For a request that was admitted."""
     relay = relay_for(request.app.state, target, org_id, request.state.request_id, kind)
+    key: CurrentKey = request.state.key
+    relay.key_id = key.key_id
     relay.allowance = getattr(request.state, "allowance", None)
     return relay
 

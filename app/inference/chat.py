@@ -90,4 +90,5 @@ class ChatResponse(Response):
                 async for piece in pieces:
                     if events := self._answer.feed(piece):
                         await stream.write(events)
+        self._relay.check_funds(self._answer.usage)
         await stream.end(self._answer.last())

@@ -145,6 +145,7 @@ def usage_of(counts: Mapping[str, Any]) -> Usage:
         prompt_tokens=counts.get("prompt_tokens") or 0,
         cached_tokens=details.get("cached_tokens") or 0,
         completion_tokens=counts.get("completion_tokens") or 0,
+        reasoning_tokens=(counts.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0,
     )
 
 
@@ -154,7 +155,10 @@ def total_usage(usages: Mapping[int | None, Usage]) -> Usage:
         return usages[None]
     prompts = [(usage.prompt_tokens, usage.cached_tokens) for usage in usages.values()]
     prompt_tokens, cached_tokens = max(prompts, default=(0, 0))
-    return Usage(prompt_tokens, cached_tokens, sum(usage.completion_tokens for usage in usages.values()))
+    completion_tokens = sum(usage.completion_tokens for usage in usages.values())
+    return Usage(
+        prompt_tokens, cached_tokens, completion_tokens, sum(usage.reasoning_tokens for usage in usages.values())
+    )
 
 
 def _choice_index(event: bytes) -> int | None:

@@ -187,6 +187,7 @@ class Passage:
         self._end_stall()
         self._client.give_back(self._connection)
         self._leased.release()
+        self._relay.let_go()
 
     def _charge(self, usage: Usage, then: Callable[[], None]) -> None:
         if usage == Usage():

@@ -9,8 +9,10 @@ from typing import Any, Protocol
 import orjson
 import structlog
 
+from app.billing.allowance import Bound, bound
 from app.billing.charges import Charges
-from app.billing.ledger import Entry
+from app.billing.funds import Hold
+from app.billing.ledger import Entry, InsufficientFunds
 from app.billing.prices import Usage, inference_micros
 from app.catalog.resolve import Target
 from app.engines.answer import EngineAnswer
@@ -29,6 +31,7 @@ log = structlog.get_logger()
 
 LAST_WORD_SECONDS = 0.5
 MAX_TOKEN_CHARS = 64  # on average; blanks come by the hundred in one token
+LIMITS = ("max_tokens", "max_completion_tokens", "min_tokens")
 PROMPT_FIELDS = ("model", "messages", "tools", "chat_template_kwargs")
 
 
@@ -63,7 +66,10 @@ class Relay:
     org_id: str
     request_id: str
     cache_salt: str
+    key_id: str | None = None
     allowance: Allowance | None = None
+    hold: Hold | None = None
+    affordable_tokens: int | None = None  # of the whole answer, where funds end before it may
 
     async def read(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The whole answer, charged."""
@@ -89,9 +95,52 @@ class Relay:
         """The answer's bytes as they come; leaving the block ends the generation. However the block ends, what `meter`
         saw of usage is charged by then, unless the engine failed.
 
-        Raises EngineLost, ContextExceeded, BadRequest for what the engine refuses, and as `EnginePool.lease` does.
+        Raises InsufficientFunds, EngineLost, ContextExceeded, BadRequest for what the engine refuses, and as
+        `EnginePool.lease` does.
         """
         self._check_length(body)
+        body = await self._with_funds(body)
+        try:
+            async with self._charged(body, meter) as pieces:
+                yield pieces
+        finally:
+            self.let_go()
+
+    def hold_now(self, body: Mapping[str, Any], n_bytes: int) -> bool:
+        """Whether there are funds at hand for the dearest answer to `body`, of `n_bytes`. `let_go` when it is over."""
+        self.hold = self.charges.funds.hold_now(self.org_id, self._bound(body, n_bytes).micros)
+        return self.hold is not None
+
+    def let_go(self) -> None:
+        """Again is harmless."""
+        if self.hold:
+            self.hold.release()
+
+    def check_funds(self, usage: Usage) -> None:
+        """Raises InsufficientFunds for an answer that ended because they did."""
+        if self.affordable_tokens is not None and usage.completion_tokens >= self.affordable_tokens:
+            raise InsufficientFunds
+
+    async def _with_funds(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Held for it. Where nobody said how long the answer may be, it is made as long as there are funds for it."""
+        most = self._bound(body, len(orjson.dumps(body)))
+        may_be_shorter = not any(limit in body for limit in LIMITS)
+        least = self._bound({**body, "max_tokens": 1}, most.n_bytes).micros if may_be_shorter else None
+        self.hold = await self.charges.funds.hold(self.org_id, most.micros, least=least)
+        if self.hold.micros >= most.micros:
+            return body
+        tokens = most.tokens_for(self.hold.micros, self.target.model.dollars_per_million_tokens)
+        self.affordable_tokens = tokens * most.n
+        return {**body, "max_tokens": tokens}
+
+    def _bound(self, body: Mapping[str, Any], n_bytes: int) -> Bound:
+        model = self.target.model
+        most = model.context_length
+        tokens = min(body.get("max_tokens", most), body.get("max_completion_tokens", most))
+        return bound(n_bytes, tokens, body.get("n", 1), most, model.dollars_per_million_tokens)
+
+    @asynccontextmanager
+    async def _charged(self, body: Mapping[str, Any], meter: Meter) -> AsyncIterator[AsyncIterator[bytes]]:
         try:
             async with (
                 self.pool.lease(self.target, org_id=self.org_id, body=body) as engine,
@@ -178,6 +227,7 @@ class Relay:
         prices = self.target.model.dollars_per_million_tokens
         return Entry(
             org_id=self.org_id,
+            key_id=self.key_id,
             source=f"request:{self.request_id}",
             kind="inference",
             amount_micros=-inference_micros(usage, prices),
@@ -186,4 +236,5 @@ class Relay:
             prompt_tokens=usage.prompt_tokens,
             cached_tokens=usage.cached_tokens,
             completion_tokens=usage.completion_tokens,
+            reasoning_tokens=usage.reasoning_tokens,
         )

@@ -129,6 +129,7 @@ class Exchange:
                     yield [event for chunk in reader.feed(piece) for event in self._events.feed(chunk)]
                 else:
                     folding.feed(*reader.feed(piece))
+        self._relay.check_funds(reader.usage)
         if folding:
             yield self._events.replay(best_of(self._asked, folding.completion))
 

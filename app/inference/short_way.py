@@ -47,11 +47,12 @@ def _begin(
     body = parse_json(raw)
     asked = parse(body)
     target = state.admissions.find_known(key.org_id, asked.model, wanted_gpu(scope, body))
-    if target is None:
+    if target is None or not state.budgets.allow_now(key):
         return None
     check_takes_tools(target.model, asked.tools, asked.tool_choice)
     request_id = new_id("req")
     relay = relay_for(state, target, key.org_id, request_id)
+    relay.key_id = key.key_id
     if key.has_rates:
         relay.allowance = state.allowances.find_known(key)
         if relay.allowance is None or not relay.allowance.has_left():
@@ -59,11 +60,18 @@ def _begin(
     headers = marks(request_id, simulated=state.settings.simulate)
     asking = relay.body(asked)
     request, answer = chat_request(asking), chat_answer(asked, target)
-    if leased := state.pool.lease_now(target, body=asking):
-        if relay.allowance:
-            relay.allowance.take()
-            headers += relay.allowance.headers()
-        passage = Passage(relay, leased, answer, streams=asked.streams)
-        passage.begin(request, outlet, headers, otherwise)
-        return passage
+    if not relay.hold_now(asking, len(request)):
+        return None
+    try:
+        if leased := state.pool.lease_now(target, body=asking):
+            if relay.allowance:
+                relay.allowance.take()
+                headers += relay.allowance.headers()
+            passage = Passage(relay, leased, answer, streams=asked.streams)
+            passage.begin(request, outlet, headers, otherwise)
+            return passage
+    except BaseException:
+        relay.let_go()
+        raise
+    relay.let_go()
     return None

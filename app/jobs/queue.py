@@ -11,7 +11,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, CursorResult, Update, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.billing import ledger
+from app.billing import holds, ledger
+from app.billing.price_versions import version_of
 from app.billing.prices import training_micros
 from app.catalog.names import adapter_id, fine_tuned_name
 from app.catalog.spec import Catalog, GpuChoice
@@ -41,6 +42,11 @@ class Lease:
     def holder(self) -> str:
         """The name under which devices are leased for it: another claim of the same job has another."""
         return f"{self.job_id}/{self.token}"
+
+
+def hold_of(job_id: str) -> str:
+    """The name under which a part of the balance is held for it, by whoever works on it."""
+    return f"job/{job_id}"
 
 
 async def enqueue(session: AsyncSession, job: Job) -> None:
@@ -85,6 +91,7 @@ async def heartbeat(session: AsyncSession, lease: Lease, *, lease_seconds: float
     Raises LeaseLost.
     """
     await _as_holder(session, lease, update(Job).values(lease_expires_at=db_now() + lease_seconds, **progress))
+    await holds.extend(session, hold_of(lease.job_id), seconds=2 * lease_seconds)
 
 
 async def use_gpus(session: AsyncSession, lease: Lease, gpu_seconds: float) -> None:
@@ -136,20 +143,23 @@ async def cancel(session: AsyncSession, catalog: Catalog, job: Job) -> None:
     unfinished = (Status.VALIDATING_FILES, Status.QUEUED, Status.RUNNING, Status.PAUSED)
     await _change(session, job, unfinished, Status.CANCELLED, finished_at=time.time())
     job = await _reload(session, job.id)
+    await holds.release(session, hold_of(job.id))
     if job.gpu_seconds:
         await _charge(session, catalog, job)
     await record(session, job.id, EventType.CANCELLED, "The job was cancelled")
 
 
-async def pause(session: AsyncSession, job: Job) -> None:
+async def pause(session: AsyncSession, job: Job, *, waits_for_credit: bool = False) -> None:
     """The worker writes a checkpoint and lets go. Raises WrongState."""
-    await _change(session, job, (Status.QUEUED, Status.RUNNING), Status.PAUSED, stage=Stage.TRAIN)
-    await record(session, job.id, EventType.PAUSED, "The job was paused")
+    values = {"stage": Stage.TRAIN, "waits_for_credit": waits_for_credit}
+    await _change(session, job, (Status.QUEUED, Status.RUNNING), Status.PAUSED, **values)
+    why = ": the balance does not cover more of it; it goes on when there is credit" if waits_for_credit else ""
+    await record(session, job.id, EventType.PAUSED, f"The job was paused{why}")
 
 
 async def resume(session: AsyncSession, job: Job) -> None:
     """Back into the queue. Raises WrongState."""
-    await _change(session, job, (Status.PAUSED,), Status.QUEUED, stage=Stage.TRAIN, attempts=0)
+    await _change(session, job, (Status.PAUSED,), Status.QUEUED, stage=Stage.TRAIN, attempts=0, waits_for_credit=False)
     await record(session, job.id, EventType.RESUMED, "The job was resumed")
 
 
@@ -187,6 +197,7 @@ async def _as_holder(session: AsyncSession, lease: Lease, change: Update) -> Non
 async def _end(session: AsyncSession, lease: Lease, status: Status, **values: Any) -> None:
     over = {"status": status, "lease_holder": None, "lease_expires_at": None, "finished_at": time.time()}
     await _as_holder(session, lease, update(Job).values(**over, **values))
+    await holds.release(session, hold_of(lease.job_id))
 
 
 async def _change(session: AsyncSession, job: Job, allowed: tuple[Status, ...], to: Status, **values: Any) -> None:
@@ -223,5 +234,6 @@ async def _charge(session: AsyncSession, catalog: Catalog, job: Job) -> None:
         gpu=job.gpu,
         trained_tokens=job.trained_tokens,
         gpu_seconds=job.gpu_seconds,
+        price_version=version_of(catalog),
     )
     await ledger.append(session, entry)

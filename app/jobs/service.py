@@ -8,7 +8,6 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.billing.ledger import require_funds
 from app.catalog.resolve import AdapterRef, choose_gpu, resolve
 from app.catalog.spec import Catalog, GpuChoice, ModelSpec
 from app.errors import APIError, BadRequest, NotFound
@@ -19,6 +18,7 @@ from app.jobs import queue
 from app.jobs.estimate import require_fit
 from app.jobs.events import record
 from app.jobs.file_warnings import warnings_of
+from app.jobs.funding import require_estimate
 from app.jobs.hyperparameters import require_validation_rows, resolve_hyperparameters
 from app.jobs.schemas import JobCreate
 from app.jobs.states import EventType, Status
@@ -69,9 +69,9 @@ async def create_job(
     require_validation_rows(numbers, training_file.n_rows or 1, has_file=asked.validation_file is not None)
     if training_file.row_lengths:
         require_fit(catalog, spec, gpu, numbers, RowLengths.of(training_file.row_lengths))
-    await require_funds(session, org_id)
     job = _new_job(job_id, org_id, asked, spec, adapter)
     job.gpu, job.hyperparameters = str(gpu), numbers
+    await require_estimate(session, catalog, job)
     await queue.enqueue(session, job)
     for warning in warnings_of(training_file, numbers["max_seq_length"])[:WARNINGS_TOLD]:
         await record(session, job.id, EventType.WARNING, warning, level="warn")

@@ -3,12 +3,12 @@
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, event
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, TextClause, event, text
+from sqlalchemy.dialects import postgresql, registry, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_random
 
@@ -54,8 +54,9 @@ class Store:
         if self._inserter:
             await self._inserter.insert(table, rows)
         else:
+            columns = {name: [row[name] for row in rows] for name in rows[0]}
             async with self.engine.begin() as connection:
-                await connection.execute(postgresql.insert(table).on_conflict_do_nothing(), rows)
+                await connection.execute(_insert_columns(table, tuple(columns)), columns)
 
     async def close(self) -> None:
         if self._inserter:
@@ -68,6 +69,16 @@ def insert_if_absent(session: AsyncSession, table: type[Base]) -> postgresql.Ins
     if session.get_bind().dialect.name == "postgresql":
         return postgresql.insert(table).on_conflict_do_nothing()
     return sqlite.insert(table).on_conflict_do_nothing()
+
+
+@cache
+def _insert_columns(table: type[Base], names: tuple[str, ...]) -> TextClause:
+    """One statement for all rows, each parameter a column of them: what is done for each statement is done once."""
+    dialect = registry.load("postgresql")()
+    types = [table.__table__.c[name].type.compile(dialect) for name in names]
+    arrays = ", ".join(f"CAST(:{name} AS {type_}[])" for name, type_ in zip(names, types, strict=True))
+    into = f"{table.__tablename__} ({', '.join(names)})"
+    return text(f"INSERT INTO {into} SELECT * FROM unnest({arrays}) ON CONFLICT DO NOTHING")  # noqa: S608
 
 
 def dump_json(value: Any) -> str:

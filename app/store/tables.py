@@ -115,7 +115,8 @@ class Job(Base):
 
     `stage` is what a running job needs next: a worker to `train` it, then a gateway to `publish` it. Whoever
     works on it holds a lease; `lease_token` grows with every claim and fences off those who lost theirs.
-    `metrics_offset` is how many bytes of the run's metrics have become events.
+    `metrics_offset` is how many bytes of the run's metrics have become events. A paused job that `waits_for_credit`
+    goes on by itself once there is some.
     """
 
     __tablename__ = "jobs"
@@ -147,6 +148,7 @@ class Job(Base):
     lease_holder: Mapped[str | None]
     lease_token: Mapped[int]
     lease_expires_at: Mapped[float | None]
+    waits_for_credit: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[float] = mapped_column(default=time.time)
     updated_at: Mapped[float] = mapped_column(default=time.time)
     started_at: Mapped[float | None]
@@ -199,13 +201,18 @@ class Adapter(Base):
 
 
 class LedgerEntry(Base):
-    """Append-only. `source` names what is charged or credited, so that a repeat is harmless."""
+    """Append-only. `source` names what is charged or credited, so that a repeat is harmless; `key_id` is whose key
+    caused it, `price_version` the prices it was charged by.
+
+    The database itself adds each new row to `balances` and `usage_hours`, in the same statement.
+    """
 
     __tablename__ = "ledger_entries"
     __table_args__ = (Index(None, "org_id", "created_at"),)
 
     id: Mapped[str] = mapped_column(primary_key=True)
     org_id: Mapped[str] = mapped_column(ForeignKey("orgs.id"))
+    key_id: Mapped[str | None]
     source: Mapped[str] = mapped_column(unique=True)
     kind: Mapped[str]
     amount_micros: Mapped[int]
@@ -214,8 +221,65 @@ class LedgerEntry(Base):
     prompt_tokens: Mapped[int]
     cached_tokens: Mapped[int]
     completion_tokens: Mapped[int]
+    reasoning_tokens: Mapped[int]
     trained_tokens: Mapped[int]
     gpu_seconds: Mapped[float]
+    price_version: Mapped[str | None]
+    created_at: Mapped[float] = mapped_column(default=time.time)
+
+
+class Balance(Base):
+    """The sum of an organisation's entries; whoever decides on its money holds this row."""
+
+    __tablename__ = "balances"
+
+    org_id: Mapped[str] = mapped_column(ForeignKey("orgs.id"), primary_key=True)
+    micros: Mapped[int]
+
+
+class UsageHour(Base):
+    """The sums of the entries of one hour (epoch seconds of its beginning) that have these in common; `""`: none."""
+
+    __tablename__ = "usage_hours"
+
+    org_id: Mapped[str] = mapped_column(ForeignKey("orgs.id"), primary_key=True)
+    hour_at: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    key_id: Mapped[str] = mapped_column(primary_key=True)
+    model: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    gpu: Mapped[str] = mapped_column(primary_key=True)
+    n_entries: Mapped[int]
+    amount_micros: Mapped[int]
+    prompt_tokens: Mapped[int]
+    cached_tokens: Mapped[int]
+    completion_tokens: Mapped[int]
+    reasoning_tokens: Mapped[int]
+    trained_tokens: Mapped[int]
+    gpu_seconds: Mapped[float]
+
+
+class Hold(Base):
+    """What a gateway's requests, or a job, may spend of an organisation's balance, for as long as the lease lasts.
+
+    `wanted_micros`: how much it lacks; who holds more than they use give it back.
+    """
+
+    __tablename__ = "holds"
+
+    holder: Mapped[str] = mapped_column(primary_key=True)
+    org_id: Mapped[str] = mapped_column(ForeignKey("orgs.id"), primary_key=True, index=True)
+    micros: Mapped[int]
+    wanted_micros: Mapped[int]
+    expires_at: Mapped[float]
+
+
+class PriceVersion(Base):
+    """The catalog's prices as they were from some day on; the id is a hash of them."""
+
+    __tablename__ = "price_versions"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    prices: Mapped[dict[str, Any]]
     created_at: Mapped[float] = mapped_column(default=time.time)
 
 

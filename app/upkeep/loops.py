@@ -8,6 +8,7 @@ import structlog
 from app.catalog.spec import Catalog
 from app.engines.pool import EnginePool
 from app.engines.statuses import Statuses
+from app.jobs.funding import any_waits_for_credit, resume_funded
 from app.settings import Settings
 from app.store.session import Store
 from app.upkeep.adapters import reconcile_adapters
@@ -42,6 +43,7 @@ def start_loops(
         ("reconcile adapters", lambda: reconcile_adapters(store, pool, slots=slots), settings.lease_seconds / 4),
         ("write statuses", lambda: statuses.write(seconds=settings.lease_seconds), settings.lease_seconds / 4),
         ("start pinned models", lambda: start_pinned(catalog, pool), settings.lease_seconds),
+        ("resume funded jobs", lambda: resume_funded_jobs(settings, store, catalog), 4 * settings.poll_seconds),
         ("sweep", lambda: sweep_and_tell(sweeps), SWEEP_SECONDS),
     ]
     return [asyncio.create_task(repeat(*step), name=step[0]) for step in steps]
@@ -55,3 +57,11 @@ async def repeat(name: str, step: Step, pause_seconds: float) -> None:
         except Exception:
             log.exception("upkeep failed; trying again", step=name)
         await asyncio.sleep(pause_seconds)
+
+
+async def resume_funded_jobs(settings: Settings, store: Store, catalog: Catalog) -> None:
+    async with store.read() as session:
+        if not await any_waits_for_credit(session):
+            return
+    async with store.begin() as session:
+        await resume_funded(session, catalog, lease_seconds=settings.lease_seconds)

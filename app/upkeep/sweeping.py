@@ -21,7 +21,7 @@ from app.jobs.states import Status
 from app.store.base import db_now
 from app.store.idempotency import KEPT_SECONDS
 from app.store.session import Store
-from app.store.tables import Adapter, File, IdempotencyKey, Job, JobEvent, Org, RateLevel
+from app.store.tables import Adapter, File, Hold, IdempotencyKey, Job, JobEvent, Org, RateLevel
 from app.upkeep.garbage import GRACE_SECONDS, NAMES, Known, garbage
 from app.upkeep.known import what_is_known
 
@@ -109,6 +109,11 @@ async def sweep_rate_levels(store: Store, *, dry: bool) -> list[Swept]:
     """A bucket that is full again needs no row."""
     are_full = RateLevel.full_at < db_now() - GRACE_SECONDS
     return await sweep_rows(store, OldRows("full rate limits", RateLevel.subject, are_full), dry=dry)
+
+
+async def sweep_holds(store: Store, *, dry: bool) -> list[Swept]:
+    """Of processes that are gone; they count for nothing already."""
+    return await sweep_rows(store, OldRows("holds of nobody", Hold.holder, Hold.expires_at < db_now()), dry=dry)
 
 
 async def sweep_deleted_orgs(store: Store, *, dry: bool) -> list[Swept]:

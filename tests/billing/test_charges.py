@@ -19,12 +19,12 @@ pytestmark = pytest.mark.anyio
 
 async def test_a_charge_is_committed_when_it_is_recorded(store: Store) -> None:
     org = await new_org(store)
-    await Charges(store, Funds(store, cache_seconds=2)).record(entry(org, "s", -5))
+    await Charges(store, Funds(store, lease_seconds=15)).record(entry(org, "s", -5))
     assert await balance(store, org) == -5
 
 
 async def test_a_charge_is_written_although_its_request_was_cancelled(store: Store) -> None:
-    org, charges = await new_org(store), Charges(store, Funds(store, cache_seconds=2))
+    org, charges = await new_org(store), Charges(store, Funds(store, lease_seconds=15))
     recording = asyncio.create_task(charges.record(entry(org, "s", -5)))
     await asyncio.sleep(0)
     recording.cancel()
@@ -35,7 +35,7 @@ async def test_a_charge_is_written_although_its_request_was_cancelled(store: Sto
 
 
 async def test_a_charge_waits_for_a_database_that_is_away(tmp_path: Path, store: Store) -> None:
-    org, charges = await new_org(store), Charges(store, Funds(store, cache_seconds=2))
+    org, charges = await new_org(store), Charges(store, Funds(store, lease_seconds=15))
     async with store.begin() as session:
         await session.execute(text("ALTER TABLE ledger_entries RENAME TO away"))
     recording = asyncio.create_task(charges.record(entry(org, "s", -5)))
@@ -49,7 +49,7 @@ async def test_a_charge_waits_for_a_database_that_is_away(tmp_path: Path, store:
 
 
 async def test_what_fails_after_one_charge_holds_up_no_other(store: Store) -> None:
-    org, charges = await new_org(store), Charges(store, Funds(store, cache_seconds=2))
+    org, charges = await new_org(store), Charges(store, Funds(store, lease_seconds=15))
 
     def fail() -> None:
         raise LookupError
@@ -70,7 +70,7 @@ UNSPEAKABLE = {
 
 @pytest.mark.parametrize("fields", UNSPEAKABLE.values(), ids=UNSPEAKABLE.keys())
 async def test_a_charge_that_the_database_can_never_take_holds_up_no_other(store: Store, fields: Any) -> None:
-    org, charges = await new_org(store), Charges(store, Funds(store, cache_seconds=2))
+    org, charges = await new_org(store), Charges(store, Funds(store, lease_seconds=15))
     charges.submit(replace(entry(org, "a", -5), **fields), lambda: None)
     async with asyncio.timeout(10):
         await charges.record(entry(org, "b", -7))

@@ -1,10 +1,10 @@
 """The ledger: appended once for each source, and everything else is its sum."""
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
-from sqlalchemy import update
 
 from app.billing.ledger import (
     Entry,
@@ -15,6 +15,7 @@ from app.billing.ledger import (
     require_funds,
     spend_since,
 )
+from app.ids import new_id
 from app.store.session import Store
 from app.store.tables import LedgerEntry
 from tests.rows import make_org
@@ -80,21 +81,22 @@ async def test_something_must_be_left_to_spend(store: Store, amount: int, has_fu
 
 
 async def test_spending_is_told_apart_by_what_it_was_for(store: Store) -> None:
-    org, other = await new_org(store), await new_org(store)
+    org, other, since = await new_org(store), await new_org(store), time.time() - 5000
     await write(
         store,
         entry(org, "credit", 1000, kind="credit"),
         entry(org, "chat", -10, prompt_tokens=3, cached_tokens=1, completion_tokens=4),
         entry(org, "job", -20, kind="training", trained_tokens=100, gpu_seconds=1.5),
         entry(org, "warm", -30, kind="warmup", gpu_seconds=2.0),
-        entry(org, "old", -40, prompt_tokens=1000),
         entry(other, "theirs", -50, prompt_tokens=1000),
     )
     async with store.begin() as session:
-        await session.execute(update(LedgerEntry).where(LedgerEntry.source == "old").values(created_at=1.0))
+        for n, created_at in enumerate([1.0, since - 1.0, since + 1.0]):
+            old = entry(org, f"old {n}", -40, prompt_tokens=1000)
+            session.add(LedgerEntry(id=new_id("led"), created_at=created_at, **vars(old)))
     async with store.read() as session:
-        spend = await spend_since(session, org, 2.0)
-    assert (spend.token_micros, spend.gpu_micros, spend.n_tokens, spend.gpu_seconds) == (10, 50, 107, 3.5)
+        spend = await spend_since(session, org, since)
+    assert (spend.token_micros, spend.gpu_micros, spend.n_tokens, spend.gpu_seconds) == (50, 50, 1107, 3.5)
 
 
 async def test_nothing_spent_is_zero(store: Store) -> None:

@@ -21,6 +21,12 @@ def test_an_inference_costs_its_tokens(prompt: int, cached: int, completion: int
     assert inference_micros(Usage(prompt, cached, completion), PRICE) == micros
 
 
+def test_reasoning_costs_as_the_rest_of_a_completion_unless_the_catalog_tells_another_price() -> None:
+    usage, dearer = Usage(0, 0, 100, 40), PRICE.model_copy(update={"reasoning": Decimal(1)})
+    assert inference_micros(usage, PRICE) == 30
+    assert inference_micros(usage, dearer) == 18 + 40
+
+
 def test_a_training_costs_its_tokens_and_its_gpu_time() -> None:
     assert gpu_micros(1.5, GPU) == 1500
     assert training_micros(1000, 1.5, PRICE, GPU) == 2000 + 1500

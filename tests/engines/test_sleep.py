@@ -246,7 +246,7 @@ async def test_one_that_sleeps_counts_as_cold_and_its_wake_is_charged(
     tmp_path: Path, sqlite_stores: SqliteStores
 ) -> None:
     async with pool_of_sleepers(sqlite_stores, tmp_path) as (pool, store):
-        warmups = Warmups(pool, Charges(store, Funds(store, cache_seconds=60)), CATALOG)
+        warmups = Warmups(pool, Charges(store, Funds(store, lease_seconds=15)), CATALOG, cold_start_seconds=60)
         async with pool.lease(SMALL) as engine:
             pass
         await pool.look_after()

@@ -128,7 +128,7 @@ class Gateway:
 async def gateway(sqlite_stores: SqliteStores, tmp_path: Path) -> AsyncIterator[Gateway]:
     settings = Settings(data_dir=tmp_path, simulate=True, keep_alive_seconds=0.1, stream_silence_seconds=2)
     store, storage = Store(sqlite_stores.new_url()), Storage(tmp_path)
-    pool, charges = EnginePool(settings, store, storage, []), Charges(store, Funds(store, cache_seconds=60))
+    pool, charges = EnginePool(settings, store, storage, []), Charges(store, Funds(store, lease_seconds=15))
     wanted = target()
     async with engine_double() as double:
         engine = Engine(settings, storage, pool._launcher, wanted.model, wanted.gpu)

@@ -16,7 +16,7 @@ from app.settings import Settings
 from app.store.session import Store
 from app.store.tables import Job
 from tests.eventually import eventually
-from tests.rows import CATALOG, chat_rows, make_file, make_job, make_org, write_jsonl
+from tests.rows import CATALOG, chat_rows, give_credit, make_file, make_job, make_org, write_jsonl
 from tests.workers.test_worker import assert_told_once, events_of, get_job, reached, settings_for
 from workers.worker import _work_on_next
 
@@ -28,6 +28,7 @@ DEVICES = declared(["CPU:1"])
 async def new_job(store: Store, settings: Settings, *, n_rows: int = 10, **changes: Any) -> str:
     async with store.begin() as session:
         org = await make_org(session)
+        await give_credit(session, org.id)
         file = await make_file(session, org)
         job = await make_job(session, org, training_file=file.id, **changes)
     write_jsonl(Storage(settings.data_dir).file(file.id), chat_rows(n_rows))

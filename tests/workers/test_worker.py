@@ -30,7 +30,7 @@ from app.settings import ROOT, Settings
 from app.store.session import Store
 from app.store.tables import Checkpoint, DeviceLease, Job, JobEvent
 from tests.eventually import eventually
-from tests.rows import CATALOG, chat_rows, make_file, make_job, make_org, write_jsonl
+from tests.rows import CATALOG, chat_rows, give_credit, make_file, make_job, make_org, write_jsonl
 from tests.stores import PostgresStores
 from workers.metrics import tell
 from workers.worker import claim_next, share_out
@@ -62,6 +62,7 @@ async def queue_job(store: Store, settings: Settings, **changes: Any) -> str:
     storage = Storage(settings.data_dir)
     async with store.begin() as session:
         org = await make_org(session)
+        await give_credit(session, org.id)
         file = await make_file(session, org)
         job = await make_job(session, org, base_model=DEMO.id, model=DEMO.id, training_file=file.id, **changes)
     write_jsonl(storage.file(file.id), chat_rows())
@@ -177,13 +178,13 @@ def crash_and_restart(folder: Path) -> None:
 async def test_a_claim_takes_the_job_and_its_devices_or_neither(tmp_path: Path, store: Store, store_url: str) -> None:
     settings, devices = settings_for(tmp_path, store_url), declared(["CPU:1"])
     first, second = [await queue_job(store, settings) for _ in range(2)]
-    claims = await asyncio.gather(*(claim_next(settings, store, devices) for _ in range(4)))
+    claims = await asyncio.gather(*(claim_next(settings, store, CATALOG, devices) for _ in range(4)))
     [(job, lease, _)] = [claimed for claimed in claims if claimed]
     assert job.id == first
     assert (await get_job(store, second)).status == Status.QUEUED
     async with store.begin() as session:
         await leases.release(session, lease.holder)
-    claimed = await claim_next(settings, store, devices)
+    claimed = await claim_next(settings, store, CATALOG, devices)
     assert claimed
     assert claimed[0].id == second
 
@@ -215,11 +216,11 @@ async def test_a_worker_that_lacks_devices_wishes_for_them_until_it_has_them(
         assert await leases.acquire(session, devices, GpuChoice.parse("CPU"), "engine_1", seconds=60)
     job_id = await queue_job(store, settings)
     for _ in range(2):
-        assert await claim_next(settings, store, devices) is None
+        assert await claim_next(settings, store, CATALOG, devices) is None
         assert [wish.holder for wish in await wishes_of(store)] == [job_id]
     async with store.begin() as session:
         await leases.release(session, "engine_1")
-    assert await claim_next(settings, store, devices)
+    assert await claim_next(settings, store, CATALOG, devices)
     assert await wishes_of(store) == []
 
 
@@ -228,10 +229,10 @@ async def test_nobody_wishes_for_a_job_that_is_cancelled(tmp_path: Path, store: 
     async with store.begin() as session:
         assert await leases.acquire(session, devices, GpuChoice.parse("CPU"), "engine_1", seconds=60)
     job_id = await queue_job(store, settings)
-    await claim_next(settings, store, devices)
+    await claim_next(settings, store, CATALOG, devices)
     async with store.begin() as session:
         await queue.cancel(session, CATALOG, await session.get_one(Job, job_id))
-    await claim_next(settings, store, devices)
+    await claim_next(settings, store, CATALOG, devices)
     assert await wishes_of(store) == []
 
 
@@ -245,13 +246,13 @@ async def test_a_job_that_goes_back_is_not_begun_again_while_its_earlier_recipe_
 ) -> None:
     settings, devices = settings_for(tmp_path, store_url), declared(["CPU:2"])
     await queue_job(store, settings)
-    claimed = await claim_next(settings, store, devices)
+    claimed = await claim_next(settings, store, CATALOG, devices)
     assert claimed
     async with store.begin() as session:
         await queue.give_back(session, claimed[1])
-    assert await claim_next(settings, store, devices) is None
+    assert await claim_next(settings, store, CATALOG, devices) is None
     async with store.begin() as session:
         await leases.release(session, claimed[1].holder)
-    again = await claim_next(settings, store, devices)
+    again = await claim_next(settings, store, CATALOG, devices)
     assert again
     assert again[1].holder != claimed[1].holder

@@ -1,0 +1,108 @@
+"""GET /usage: what was used, by time, key, model, kind and GPU; as JSON or as CSV."""
+
+import csv
+import io
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel
+
+from app.billing.prices import cents
+from app.billing.usage import DAY_SECONDS, Asked, Bucket, Group, UsageRow, groups_of, usage
+from app.deps import SessionDep
+from app.errors import BadRequest
+from app.orgs.auth import CurrentOrg
+
+router = APIRouter(tags=["balance"])
+
+CSV = "text/csv"
+USUAL_DAYS = 30
+
+
+class UsageQuery(BaseModel):
+    """`start` and `end`: ISO 8601 or epoch seconds, UTC where no zone is told; whole hours are counted."""
+
+    start: datetime | None = None
+    end: datetime | None = None
+    bucket: Bucket = Bucket.DAY
+    group_by: str = "model,kind"
+    key: str | None = None
+    model: str | None = None
+    kind: str | None = None
+    gpu: str | None = None
+    format: Literal["json", "csv"] | None = None
+
+
+class UsageOut(BaseModel):
+    """Of what was not grouped by, `key`, `model`, `kind` and `gpu` are null."""
+
+    start: datetime
+    key: str | None
+    model: str | None
+    kind: str | None
+    gpu: str | None
+    requests: int
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    reasoning_tokens: int
+    trained_tokens: int
+    gpu_seconds: float
+    cost_micros: int
+    cost_cents: int
+
+
+class UsageList(BaseModel):
+    object: Literal["list"]
+    bucket: Bucket
+    data: list[UsageOut]
+
+
+@router.get("/usage", response_model=UsageList, responses={200: {"content": {CSV: {}}}})
+async def list_usage(
+    request: Request, query: Annotated[UsageQuery, Query()], org_id: CurrentOrg, session: SessionDep
+) -> Any:
+    """Rows oldest first: one for each bucket and each of what is grouped by."""
+    asked = asked_of(query, time.time())
+    rows = [_out(row, asked) for row in await usage(session, org_id, asked)]
+    if query.format == "csv" or (query.format is None and CSV in request.headers.get("accept", "")):
+        return Response(as_csv(rows), media_type=CSV)
+    return UsageList(object="list", bucket=query.bucket, data=rows)
+
+
+def asked_of(query: UsageQuery, now: float) -> Asked:
+    """Raises BadRequest."""
+    end = _epoch(query.end) if query.end else now
+    start = _epoch(query.start) if query.start else end - USUAL_DAYS * DAY_SECONDS
+    if start >= end:
+        raise BadRequest("start must be before end.", param="start")
+    given = {group: getattr(query, group.value) for group in Group}
+    only = {group: value for group, value in given.items() if value is not None}
+    return Asked(start, end, query.bucket, groups_of(query.group_by), only)
+
+
+def as_csv(rows: list[UsageOut]) -> str:
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(UsageOut.model_fields), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(row.model_dump(mode="json") for row in rows)
+    return out.getvalue()
+
+
+def _epoch(moment: datetime) -> float:
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _out(row: UsageRow, asked: Asked) -> UsageOut:
+    told = dict(zip(asked.groups, row.groups, strict=True))
+    figures = asdict(row.figures)
+    return UsageOut(
+        start=datetime.fromtimestamp(row.start_at, UTC),
+        **{group.value: told.get(group) for group in Group},
+        requests=figures.pop("n_entries"),
+        cost_cents=cents(row.figures.cost_micros),
+        **figures,
+    )

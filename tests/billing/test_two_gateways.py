@@ -1,0 +1,91 @@
+"""A balance is spent by several gateways at once, and never below zero."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractContextManager, AsyncExitStack, ExitStack
+from pathlib import Path
+
+import pytest
+from httpx import AsyncClient, Response
+
+from app.billing.ledger import Entry, append, balance_micros, list_entries
+from app.store.session import Store
+from tests.asking import CHAT, chat_body
+from tests.servers import Server, TestOrg, running_server
+from tests.stores import PostgresStores, SqliteStores
+
+pytestmark = pytest.mark.anyio
+
+TEXT = "Count [simulate: tokens=1000] [simulate: pace=2000]"  # half a second of answer
+PRICE_MICROS = 41
+QUICK = {"LOAM_POLL_SECONDS": "0.1", "LOAM_LEASE_SECONDS": "2"}
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest) -> str:
+    stores: SqliteStores | PostgresStores = request.getfixturevalue(f"{request.param}_stores")
+    return stores.new_url()
+
+
+@pytest.fixture(scope="module")
+def gateways(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Server]]:
+    with ExitStack() as until_end:
+        folders = [tmp_path_factory.mktemp(name) for name in ("one", "two")]
+        yield [until_end.enter_context(gateway(folder, url)) for folder in folders]
+
+
+def gateway(folder: Path, url: str) -> AbstractContextManager[Server]:
+    return running_server(folder, "--simulate", LOAM_DATABASE_URL=url, **QUICK)
+
+
+@pytest.fixture
+async def store(url: str) -> AsyncIterator[Store]:
+    store = Store(url)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+def org(gateways: list[Server]) -> TestOrg:
+    return gateways[0].new_org()
+
+
+async def leave(store: Store, org: TestOrg, micros: int) -> None:
+    async with store.begin() as session:
+        change = micros - await balance_micros(session, org.id)
+        await append(session, Entry(org_id=org.id, source=f"left:{org.id}", kind="credit", amount_micros=change))
+
+
+async def ask(gateways: list[Server], org: TestOrg, n: int, *, stream: bool = False) -> list[Response]:
+    """All at once, in turns of each."""
+    body = chat_body(TEXT, max_tokens=1000, stream=stream)
+    async with AsyncExitStack() as stack:
+        clients = [AsyncClient(base_url=gateway.url, headers=org.headers, timeout=30) for gateway in gateways]
+        for client in clients:
+            await stack.enter_async_context(client)
+        return await asyncio.gather(*(clients[i % len(clients)].post(CHAT, json=body) for i in range(n)))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_of_a_hundred_requests_at_once_a_balance_for_ten_serves_ten_at_most(
+    gateways: list[Server], store: Store, org: TestOrg, stream: bool
+) -> None:
+    await leave(store, org, 10 * PRICE_MICROS)
+    answers = await ask(gateways, org, 100, stream=stream)
+    served = [answer for answer in answers if answer.status_code == 200]
+    assert 5 <= len(served) <= 10, Counter(answer.status_code for answer in answers)
+    for answer in answers:
+        assert answer.status_code in (200, 402, 429), answer.text
+        assert answer.status_code == 200 or answer.json()["error"]["code"] == "insufficient_quota"
+    async with store.read() as session:
+        assert await balance_micros(session, org.id) >= 0
+        assert len([e for e in await list_entries(session, org.id) if e.kind == "inference"]) == len(served)
+
+
+async def test_what_one_gateway_holds_idle_the_other_lends_within_moments(
+    gateways: list[Server], store: Store, org: TestOrg
+) -> None:
+    await leave(store, org, 2 * PRICE_MICROS + 40)
+    assert [answer.status_code for answer in await ask(gateways[:1], org, 1)] == [200]
+    assert [answer.status_code for answer in await ask(gateways[1:], org, 1)] == [200]

@@ -1,0 +1,56 @@
+"""Requests that do not say how long their answer may be go on for as long as there are funds."""
+
+import pytest
+from httpx import AsyncClient
+
+from app.billing.ledger import Entry, append, balance_micros
+from app.settings import Settings
+from app.store.session import Store
+from tests.asking import CHAT, chat_body, data_lines, ledger_of, ok, refused
+from tests.servers import Server
+
+pytestmark = pytest.mark.anyio
+
+LONG = "Count [simulate: tokens=3000] [simulate: pace=100000]"
+MICROS = 60  # for a prompt and some 1,000 tokens
+
+
+@pytest.fixture
+async def poor(simulated: Server, client: AsyncClient) -> AsyncClient:
+    org_id = ok(await client.get("/v1/balance/current"))["organization_id"]
+    store = Store(Settings(data_dir=simulated.data_dir).store_url)
+    async with store.begin() as session:
+        change = MICROS - await balance_micros(session, org_id)
+        await append(session, Entry(org_id=org_id, source=f"left:{org_id}", kind="credit", amount_micros=change))
+    await store.close()
+    return client
+
+
+async def charged_micros(server: Server, client: AsyncClient) -> int:
+    return sum(-entry.amount_micros for entry in await ledger_of(server, client, "inference"))
+
+
+async def test_a_stream_ends_with_an_error_where_funds_do(simulated: Server, poor: AsyncClient) -> None:
+    response = await poor.post(CHAT, json=chat_body(LONG, stream=True))
+    assert response.status_code == 200
+    *_, last = data_lines(response.text)
+    assert '"code":"insufficient_quota"' in last
+    assert 0 < await charged_micros(simulated, poor) <= MICROS
+
+
+async def test_a_streamed_response_fails_where_funds_end(simulated: Server, poor: AsyncClient) -> None:
+    response = await poor.post("/v1/responses", json={"model": "loam/demo", "input": LONG, "stream": True})
+    *_, last = data_lines(response.text)
+    assert '"type":"response.failed"' in last
+    assert "The balance does not cover it" in last
+    assert 0 < await charged_micros(simulated, poor) <= MICROS
+
+
+async def test_a_whole_answer_is_cut_where_funds_end(simulated: Server, poor: AsyncClient) -> None:
+    choice = ok(await poor.post(CHAT, json=chat_body(LONG)))["choices"][0]
+    assert choice["finish_reason"] == "length"
+    assert 0 < await charged_micros(simulated, poor) <= MICROS
+
+
+async def test_who_says_how_long_an_answer_may_be_gets_all_of_it_or_none(poor: AsyncClient) -> None:
+    refused(await poor.post(CHAT, json=chat_body(LONG, max_tokens=3000)), 402, code="insufficient_quota")
