@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import Select, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.catalog.spec import GpuChoice
@@ -34,7 +34,7 @@ async def withdraw(session: AsyncSession, host: str, holder: str) -> None:
     await session.execute(delete(DeviceWish).where(DeviceWish.host == host, DeviceWish.holder == holder))
 
 
-async def withdraw_others(session: AsyncSession, host: str, waiting: Collection[str]) -> None:
+async def withdraw_others(session: AsyncSession, host: str, waiting: Collection[str] | Select[str]) -> None:
     """What was wished on this host for any but these."""
     await session.execute(delete(DeviceWish).where(DeviceWish.host == host, DeviceWish.holder.not_in(waiting)))
 

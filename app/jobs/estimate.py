@@ -72,14 +72,15 @@ def on_gpu(catalog: Catalog, spec: ModelSpec, gpu: GpuChoice, n_tokens: int, nee
     return GpuEstimate(gpu, needed_bytes // gpu.count, fits, seconds, price)
 
 
-def require_fit(
-    catalog: Catalog, spec: ModelSpec, gpu: GpuChoice, numbers: dict[str, Any], lengths: RowLengths
-) -> None:
-    """Refuse what cannot run even row by row with gradient checkpointing. Raises DoesNotFit, with the numbers."""
+def require_fit(catalog: Catalog, spec: ModelSpec, gpu: GpuChoice, numbers: dict[str, Any], lengths: RowLengths) -> int:
+    """The least memory of each GPU: what it takes row by row with gradient checkpointing.
+
+    Raises DoesNotFit, with the numbers.
+    """
     sparing = {**numbers, "batch_size": 1, "gradient_checkpointing": True}
     needed = memory_bytes(spec, sparing, max(lengths.rows_of))
     if on_gpu(catalog, spec, gpu, 0, needed).fits:
-        return
+        return needed // gpu.count
     needs, has = round(needed / GIB, 1), catalog.gpus[gpu.type].memory_gib * gpu.count
     raise DoesNotFit(
         f"Training {spec.id} on these rows needs about {needs} GiB, row by row; {gpu} has {has:g} GiB.",

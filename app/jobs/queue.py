@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, Update, func, or_, select, update
+from sqlalchemy import ColumnElement, CursorResult, Update, func, select, true, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.billing import ledger
@@ -18,8 +18,11 @@ from app.catalog.spec import Catalog, GpuChoice
 from app.errors import BadRequest
 from app.jobs.events import record
 from app.jobs.states import EventType, Stage, Status
+from app.jobs.waiting import in_turn, waits_for
 from app.store.base import db_now
 from app.store.tables import Adapter, Job
+
+CLAIMERS = 0x10A4_C1A1  # the lock of those who claim: any number that nobody else takes
 
 
 class LeaseLost(Exception):
@@ -51,19 +54,24 @@ async def enqueue(session: AsyncSession, job: Job) -> None:
 
 
 async def claim(
-    session: AsyncSession, holder: str, stage: Stage, *, lease_seconds: float, gpus: list[str] | None = None
+    session: AsyncSession,
+    holder: str,
+    stage: Stage,
+    *,
+    lease_seconds: float,
+    among: ColumnElement[bool] | None = None,
 ) -> tuple[Job, Lease] | None:
-    """The oldest job that needs `stage` on one of `gpus`: queued, or left by a holder whose lease ran out.
+    """The job whose turn it is of those that need `stage`: queued, or left by a holder whose lease ran out.
 
-    One statement, so two claimers never get the same job.
+    One statement, so two claimers never get the same job; and one claimer after the other, so that each sees what
+    the one before it took when it asks whose turn it is.
     """
-    waiting = select(Job.id).where(_waits_for(stage))
-    if gpus is not None:
-        waiting = waiting.where(Job.gpu.in_(gpus))
-    oldest = waiting.order_by(Job.created_at, Job.id).limit(1).with_for_update(skip_locked=True)
+    await _queue_up(session)
+    waiting = select(Job.id).where(waits_for(stage), true() if among is None else among)
+    first = waiting.order_by(*in_turn(stage)).limit(1).with_for_update(of=Job, skip_locked=True)
     job = await session.scalar(
         update(Job)
-        .where(Job.id == oldest.scalar_subquery())
+        .where(Job.id == first.scalar_subquery())
         .values(
             status=Status.RUNNING,
             lease_holder=holder,
@@ -158,16 +166,10 @@ async def check_lease(session: AsyncSession, lease: Lease) -> None:
     await _as_holder(session, lease, update(Job).values(updated_at=time.time()))
 
 
-async def list_waiting(session: AsyncSession) -> list[tuple[str, GpuChoice]]:
-    """The jobs that wait for a worker, with what they ask for, oldest first."""
-    rows = select(Job.id, Job.gpu).where(_waits_for(Stage.TRAIN)).order_by(Job.created_at, Job.id).limit(100)
-    return [(job_id, GpuChoice.parse(gpu)) for job_id, gpu in await session.execute(rows)]
-
-
-def _waits_for(stage: Stage) -> ColumnElement[bool]:
-    """Queued, or left by a holder whose lease ran out."""
-    abandoned = (Job.status == Status.RUNNING) & or_(Job.lease_expires_at.is_(None), Job.lease_expires_at < db_now())
-    return or_(Job.status == Status.QUEUED, abandoned) & (Job.stage == stage)
+async def _queue_up(session: AsyncSession) -> None:
+    """Behind the claimers whose transactions are under way; SQLite lets one write at a time anyway."""
+    if session.get_bind().dialect.name == "postgresql":
+        await session.execute(select(func.pg_advisory_xact_lock(CLAIMERS)))
 
 
 async def _let_go(session: AsyncSession, lease: Lease, **values: Any) -> None:

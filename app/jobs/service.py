@@ -50,10 +50,11 @@ async def create_job(
     if asked.validation_file:
         await get_training_file(session, org_id, asked.validation_file, param="validation_file")
     numbers = resolve_hyperparameters(asked.asked, spec, training_file.n_rows or 1, on_cpu=gpu.type == "CPU")
-    if training_file.row_lengths:
-        require_fit(catalog, spec, gpu, numbers, RowLengths.of(training_file.row_lengths))
-    await require_funds(session, org_id)
     job = _new_job(job_id, org_id, asked, spec, adapter)
+    if training_file.row_lengths:
+        lengths = RowLengths.of(training_file.row_lengths)
+        job.memory_bytes = require_fit(catalog, spec, gpu, numbers, lengths)
+    await require_funds(session, org_id)
     job.gpu, job.hyperparameters = str(gpu), numbers
     await queue.enqueue(session, job)
     return await session.get_one(Job, job_id, populate_existing=True)

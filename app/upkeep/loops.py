@@ -11,6 +11,7 @@ from app.catalog.spec import Catalog
 from app.engines.pool import EnginePool
 from app.engines.statuses import Statuses
 from app.files.storage import Storage
+from app.jobs.living_workers import tell_of_no_worker
 from app.settings import Settings
 from app.store.idempotency import forget_old
 from app.store.session import Store
@@ -41,6 +42,7 @@ def start_loops(
         ("reconcile adapters", lambda: reconcile_adapters(store, pool, slots=slots), settings.lease_seconds / 4),
         ("write statuses", lambda: statuses.write(seconds=settings.lease_seconds), settings.lease_seconds / 4),
         ("start pinned models", lambda: start_pinned(catalog, pool), settings.lease_seconds),
+        ("tell of jobs without a worker", lambda: tell_of_jobs_without_worker(store, settings), settings.lease_seconds),
         ("sweep", lambda: sweep(store, storage), ORPHAN_FILE_SECONDS),
     ]
     return [asyncio.create_task(repeat(*step), name=step[0]) for step in steps]
@@ -54,6 +56,12 @@ async def repeat(name: str, step: Step, pause_seconds: float) -> None:
         except Exception:
             log.exception("upkeep failed; trying again", step=name)
         await asyncio.sleep(pause_seconds)
+
+
+async def tell_of_jobs_without_worker(store: Store, settings: Settings) -> None:
+    """Workers that start with us, or start again, have their time."""
+    async with store.begin() as session:
+        await tell_of_no_worker(session, after_seconds=2 * settings.lease_seconds)
 
 
 async def sweep(store: Store, storage: Storage) -> None:
