@@ -115,6 +115,11 @@ async def retry_later(session: AsyncSession, lease: Lease, *, after_seconds: flo
     await _let_go(session, lease, lease_expires_at=db_now() + after_seconds)
 
 
+async def defer(session: AsyncSession, lease: Lease, *, after_seconds: float) -> None:
+    """Nothing could be begun yet: as `retry_later`, but it does not count as an attempt. Raises LeaseLost."""
+    await _let_go(session, lease, lease_expires_at=db_now() + after_seconds, attempts=Job.attempts - 1)
+
+
 async def succeed(session: AsyncSession, lease: Lease, catalog: Catalog, *, result_files: list[str]) -> None:
     """Adapter, charge, status and the event that tells of it, together or not at all. Raises LeaseLost."""
     await _end(session, lease, Status.SUCCEEDED, result_files=result_files)
@@ -164,6 +169,13 @@ async def resume(session: AsyncSession, job: Job) -> None:
 async def check_lease(session: AsyncSession, lease: Lease) -> None:
     """Hold the job's row until this transaction ends. Raises LeaseLost."""
     await _as_holder(session, lease, update(Job).values(updated_at=time.time()))
+
+
+async def was_the_last(session: AsyncSession, lease: Lease) -> bool:
+    """Whether the job was paused or cancelled under this lease, and nobody has had it since; if so, hold its row."""
+    ended_by_owner = Job.status.in_((Status.PAUSED, Status.CANCELLED))
+    mine = (Job.id == lease.job_id, Job.lease_token == lease.token + 1, ended_by_owner)
+    return await session.scalar(select(Job.id).where(*mine).with_for_update()) is not None
 
 
 async def _queue_up(session: AsyncSession) -> None:

@@ -84,6 +84,7 @@ WRITES: dict[str, Callable[[AsyncSession, Lease], Awaitable[None]]] = {
     "hand_over": queue.hand_over,
     "give_back": queue.give_back,
     "retry_later": lambda s, lease: queue.retry_later(s, lease, after_seconds=1),
+    "defer": lambda s, lease: queue.defer(s, lease, after_seconds=1),
     "succeed": lambda s, lease: queue.succeed(s, lease, CATALOG, result_files=["x"]),
     "fail": lambda s, lease: queue.fail(s, lease, code="x", message="late"),
     "check_lease": queue.check_lease,
