@@ -5,6 +5,7 @@ who lost the lease (killed, paused, cut off, or the job was cancelled) changes n
 """
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from app.catalog.names import adapter_id, fine_tuned_name
 from app.catalog.spec import Catalog, GpuChoice
 from app.errors import BadRequest
 from app.jobs.events import record
-from app.jobs.states import EventType, Stage, Status
+from app.jobs.states import UNFINISHED, EventType, Stage, Status
 from app.jobs.waiting import in_turn, waits_for
 from app.store.base import db_now
 from app.store.tables import Adapter, Job
@@ -146,12 +147,19 @@ async def fail(session: AsyncSession, lease: Lease, *, code: str, message: str, 
 
 async def cancel(session: AsyncSession, catalog: Catalog, job: Job) -> None:
     """Final at once, in every state: whoever works on the job finds the lease gone. Raises WrongState."""
-    unfinished = (Status.VALIDATING_FILES, Status.QUEUED, Status.RUNNING, Status.PAUSED)
-    await _change(session, job, unfinished, Status.CANCELLED, finished_at=time.time())
+    await _change(session, job, UNFINISHED, Status.CANCELLED, finished_at=time.time())
     job = await _reload(session, job.id)
     if job.gpu_seconds:
         await _charge(session, catalog, job)
     await record(session, job.id, EventType.CANCELLED, "The job was cancelled")
+
+
+async def cancel_all(session: AsyncSession, catalog: Catalog, org_id: str) -> None:
+    """What becomes of the jobs of an organisation that goes. Those that end meanwhile have ended."""
+    unfinished = Job.status.in_(UNFINISHED)
+    for job in (await session.scalars(select(Job).where(Job.org_id == org_id, unfinished).order_by(Job.id))).all():
+        with suppress(WrongState):
+            await cancel(session, catalog, job)
 
 
 async def pause(session: AsyncSession, job: Job) -> None:

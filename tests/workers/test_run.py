@@ -10,6 +10,7 @@ from sqlalchemy import update
 from app.devices import leases
 from app.devices.inventory import declared
 from app.files.storage import Storage
+from app.ids import new_id
 from app.jobs import queue
 from app.jobs.states import EventType, Stage, Status
 from app.settings import Settings
@@ -105,6 +106,19 @@ async def test_a_job_whose_model_is_gone_fails_and_the_worker_goes_on(
     assert (job.status, job.error and job.error["code"]) == (Status.FAILED, "model_not_found")
     async with store.read() as session:
         assert await leases.held(session) == set()
+
+
+async def test_a_job_whose_origin_is_gone_fails_and_says_so(tmp_path: Path, store: Store, store_url: str) -> None:
+    settings = settings_for(tmp_path, store_url)
+    origin = f"{new_id('ftjob')}/adapter"
+    job_id = await new_job(store, settings, model="ft:test/a:ftjob-x", init_adapter=origin)
+    assert await work(store, settings)
+    job = await get_job(store, job_id)
+    assert job.error == {
+        "code": "model_not_found",
+        "message": "ft:test/a:ftjob-x, which the job continues, is no longer there.",
+        "param": None,
+    }
 
 
 async def test_a_job_that_killed_its_workers_is_given_up(tmp_path: Path, store: Store, store_url: str) -> None:
