@@ -1,17 +1,13 @@
 """The command `loam`."""
 
-import asyncio
 import os
 import sys
-from collections.abc import Awaitable, Callable
 from decimal import Decimal
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
-from rich.console import Console
 from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -19,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.billing.ledger import Entry, append, balance_micros
 from app.catalog.load import WrongCatalog, load_catalog
 from app.catalog.spec import MICROS_PER_DOLLAR
+from app.cli_jobs import jobs
 from app.demo import run_demo
 from app.devices import leases
 from app.devices.inventory import WrongDevices, find_devices, free_memory
@@ -28,9 +25,7 @@ from app.ids import new_id
 from app.orgs import service
 from app.orgs.keys import create_key
 from app.overview import engines_table, gpus_table
-from app.settings import Settings
-from app.store.migrate import migrate
-from app.store.session import Store
+from app.terminal import DataDir, err, in_store, out, read_settings
 from app.up import CannotStart, run_up, welcome_credit
 
 app = typer.Typer(
@@ -45,10 +40,8 @@ credit = typer.Typer(no_args_is_help=True, help="Credit.")
 app.add_typer(orgs, name="orgs")
 app.add_typer(keys, name="keys")
 app.add_typer(credit, name="credit")
+app.add_typer(jobs, name="jobs")
 
-out, err = Console(soft_wrap=True, highlight=False), Console(stderr=True, soft_wrap=True, highlight=False)
-
-DataDir = Annotated[Path | None, typer.Option(help="Where everything is kept [LOAM_DATA_DIR, .loam].")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on [LOAM_PORT, 8000].")]
 Host = Annotated[str | None, typer.Option(help="Address to listen on [LOAM_HOST, 127.0.0.1].")]
 Simulate = Annotated[bool | None, typer.Option("--simulate", help="Simulated engines and training: no GPU, no torch.")]
@@ -181,27 +174,6 @@ def add_credit(dollars: float, org: OrgName, data_dir: DataDir = None) -> None:
         out.print(f"{row.name} has ${await balance_micros(session, row.id) / 1e6:,.2f}.", markup=False)
 
     in_store(read_settings(data_dir=data_dir), add)
-
-
-def read_settings(**given: Any) -> Settings:
-    """From the environment, with what was given on the command line above it."""
-    return Settings(**{name: value for name, value in given.items() if value is not None})
-
-
-def in_store(settings: Settings, work: Callable[[AsyncSession], Awaitable[None]]) -> None:
-    """One transaction on the configured store, which is made if it is not there yet."""
-
-    async def run() -> None:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
-        store = Store(settings.store_url)
-        try:
-            await migrate(store)
-            async with store.begin() as session:
-                await work(session)
-        finally:
-            await store.close()
-
-    asyncio.run(run())
 
 
 def main() -> None:
