@@ -36,6 +36,7 @@ log = structlog.get_logger()
 INTERRUPTED = 75  # the recipe's exit status after a SIGTERM, with a checkpoint written
 CANCEL_GRACE_SECONDS = 3.0
 LOG_TAIL_CHARS = 2000
+PARAMS = {"invalid_training_file": "training_file"}  # what a recipe's complaint is about
 
 
 class Run:
@@ -231,7 +232,8 @@ class Run:
             elif child.returncode == INTERRUPTED:
                 await queue.give_back(session, self._lease)
             elif self._error:
-                await queue.fail(session, self._lease, code=self._error["code"], message=self._error["message"])
+                code, message = self._error["code"], self._error["message"]
+                await queue.fail(session, self._lease, code=code, message=message, param=PARAMS.get(code))
             elif self._job.attempts < self._settings.max_attempts:
                 log.error("the recipe died", job=self._job.id, status=child.returncode, log=self._log_tail())
                 await queue.retry_later(session, self._lease, after_seconds=1.0)

@@ -77,6 +77,23 @@ async def test_a_recipe_that_says_what_is_wrong_is_believed(tmp_path: Path, stor
     assert (job.status, job.error and job.error["code"]) == (Status.FAILED, "loss_not_finite")
 
 
+async def test_a_row_that_nothing_can_be_learned_from_fails_the_job_at_once_with_its_line(
+    tmp_path: Path, store: Store, store_url: str
+) -> None:
+    settings = settings_for(tmp_path, store_url)
+    job_id = await new_job(store, settings)
+    file = Storage(tmp_path).file((await get_job(store, job_id)).training_file)
+    file.write_bytes(file.read_bytes().replace(b'"messages"', b'"massages"', 1).replace(b"{", b"\n{", 1))
+    await work(store, settings)
+    job = await get_job(store, job_id)
+    assert (job.status, job.attempts) == (Status.FAILED, 1)
+    assert job.error == {
+        "code": "invalid_training_file",
+        "message": "Line 2: not a JSON object with messages",
+        "param": "training_file",
+    }
+
+
 @pytest.mark.parametrize("end", ["cancel", "pause"])
 async def test_a_job_that_is_stopped_by_its_owner_is_let_go(
     tmp_path: Path, store: Store, store_url: str, end: str
