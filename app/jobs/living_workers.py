@@ -14,6 +14,8 @@ from app.jobs.states import EventType, Stage, Status
 from app.store.base import db_now
 from app.store.tables import Job, Worker
 
+GIB = 1 << 30
+
 
 @dataclass(frozen=True)
 class Capacity:
@@ -86,8 +88,10 @@ async def tell_of_no_worker(session: AsyncSession, *, after_seconds: float) -> N
         .where(Job.status == Status.QUEUED, Job.stage == Stage.TRAIN, Job.no_worker_at.is_(None))
         .where(Job.created_at < time.time() - after_seconds, ~can_run(capacities))
         .values(no_worker_at=time.time())
-        .returning(Job.id, Job.gpu)
+        .returning(Job.id, Job.gpu, Job.memory_bytes)
+        .execution_options(synchronize_session=False)
     )
-    for job_id, gpu in (await session.execute(told)).all():
-        message = f"No worker that runs now can train on {gpu}; the job waits for one"
+    for job_id, gpu, memory_bytes in (await session.execute(told)).all():
+        memory = f" with {memory_bytes / GIB:.1f} GiB each" if memory_bytes and gpu != "CPU" else ""
+        message = f"No worker that runs now can train on {gpu}{memory}; the job waits for one"
         await record(session, job_id, EventType.WARNING, message, level="warn", data={"gpu": gpu})

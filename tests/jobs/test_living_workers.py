@@ -91,9 +91,11 @@ async def test_a_job_that_no_living_worker_can_run_says_so_once(store: Store) ->
     await say(store, "dead", Capacity("H100", 8, 0), seconds=-1)
     async with store.begin() as session:
         org = await make_org(session)
-        fine, stuck = [(await make_job(session, org, gpu=gpu)).id for gpu in ("CPU", "H100")]
+        fine, stuck = [(await make_job(session, org, gpu=gpu, memory_bytes=3 << 29)).id for gpu in ("CPU", "H100")]
     await asyncio.gather(*(tell(store) for _ in range(4)))
-    assert await told(store, stuck) == ["No worker that runs now can train on H100; the job waits for one"]
+    assert await told(store, stuck) == [
+        "No worker that runs now can train on H100 with 1.5 GiB each; the job waits for one"
+    ]
     assert await told(store, fine) == []
     async with store.begin() as session:
         await session.execute(update(Worker).values(expires_at=0.0))

@@ -23,6 +23,7 @@ from app.devices.wishes import Wish, list_wishes
 from app.files.storage import Storage
 from app.jobs import queue
 from app.jobs.events import list_after
+from app.jobs.living_workers import list_living
 from app.jobs.metrics import read_metrics
 from app.jobs.states import EventType, Stage, Status
 from app.settings import ROOT, Settings
@@ -142,6 +143,7 @@ async def test_a_worker_told_to_stop_gives_the_job_back_with_a_checkpoint(
     assert await checkpoint_steps(store, job_id) == checkpoint_folders(settings, job_id)
     async with store.read() as session:
         assert await session.scalar(select(func.count()).select_from(DeviceLease)) == 0
+        assert await list_living(session) == []
     await assert_told_once(store, settings, job_id)
 
 
@@ -170,6 +172,19 @@ async def test_a_claim_takes_the_job_and_its_devices_or_neither(tmp_path: Path, 
     claimed = await claim_next(settings, store, devices)
     assert claimed
     assert claimed[0].id == second
+
+
+async def test_a_worker_claims_only_what_fits_its_gpus(tmp_path: Path, store: Store, store_url: str) -> None:
+    settings = settings_for(tmp_path, store_url)
+    devices = [replace(device, memory_bytes=40) for device in declared(["A100:2"])]
+    for gpu, memory_bytes in (("H100", 1), ("A100:4", 1), ("A100", 80)):
+        await queue_job(store, settings, gpu=gpu, memory_bytes=memory_bytes)
+    assert await claim_next(settings, store, devices) is None
+    assert await wishes_of(store) == []
+    fits = await queue_job(store, settings, gpu="A100:2", memory_bytes=40)
+    claimed = await claim_next(settings, store, devices)
+    assert claimed
+    assert claimed[0].id == fits
 
 
 @pytest.mark.parametrize(
