@@ -4,15 +4,13 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 import typer
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
-from rich.console import Console
 from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -24,6 +22,7 @@ from app.catalog.load import WrongCatalog, load_catalog
 from app.catalog.spec import MICROS_PER_DOLLAR
 from app.cli_export import CannotExport, Found, export, find
 from app.cli_gc import collect_garbage, swept_table
+from app.cli_jobs import jobs
 from app.demo import run_demo
 from app.devices import leases
 from app.devices.inventory import WrongDevices, find_devices, free_memory
@@ -35,9 +34,7 @@ from app.ids import new_id
 from app.orgs import service
 from app.orgs.keys import create_key
 from app.overview import engines_table, gpus_table, usage_table
-from app.settings import Settings
-from app.store.migrate import migrate
-from app.store.session import Store
+from app.terminal import DataDir, err, in_store, out, read_settings
 from app.up import CannotStart, run_up, welcome_credit
 
 app = typer.Typer(
@@ -54,13 +51,10 @@ app.add_typer(orgs, name="orgs")
 app.add_typer(keys, name="keys")
 app.add_typer(credit, name="credit")
 app.add_typer(ledger, name="ledger")
+app.add_typer(jobs, name="jobs")
 
 FORESEEN = (WrongCatalog, WrongDevices, CannotStart, CannotExport, AlreadyThere)
 
-out, err = Console(soft_wrap=True, highlight=False), Console(stderr=True, soft_wrap=True, highlight=False)
-
-Result = TypeVar("Result")
-DataDir = Annotated[Path | None, typer.Option(help="Where everything is kept [LOAM_DATA_DIR, .loam].")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on [LOAM_PORT, 8000].")]
 Host = Annotated[str | None, typer.Option(help="Address to listen on [LOAM_HOST, 127.0.0.1].")]
 Simulate = Annotated[bool | None, typer.Option("--simulate", help="Simulated engines and training: no GPU, no torch.")]
@@ -254,27 +248,6 @@ def show_usage(
         out.print(usage_table(groups, rows))
 
     in_store(read_settings(data_dir=data_dir), show)
-
-
-def read_settings(**given: Any) -> Settings:
-    """From the environment, with what was given on the command line above it."""
-    return Settings(**{name: value for name, value in given.items() if value is not None})
-
-
-def in_store(settings: Settings, work: Callable[[AsyncSession], Awaitable[Result]]) -> Result:
-    """One transaction on the configured store, which is made if it is not there yet."""
-
-    async def run() -> Result:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
-        store = Store(settings.store_url)
-        try:
-            await migrate(store)
-            async with store.begin() as session:
-                return await work(session)
-        finally:
-            await store.close()
-
-    return asyncio.run(run())
 
 
 def main() -> None:

@@ -40,6 +40,7 @@ from app.inference.responses_upkeep import start_response_loops
 from app.inference.seals import Seals
 from app.jobs.adapter_router import router as adapters
 from app.jobs.estimate_router import router as estimates
+from app.jobs.follow import Followers
 from app.jobs.preview import Previews
 from app.jobs.preview_router import router as previews
 from app.jobs.router import router as jobs
@@ -158,17 +159,21 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     state.warmups = Warmups(pool, charges, state.catalog, cold_start_seconds=settings.cold_start_seconds)
     state.previews = Previews(settings.preview_seconds)
     state.backgrounds = Backgrounds(settings, store)
+    state.followers = Followers(
+        store, poll_seconds=settings.poll_seconds, keep_alive_seconds=settings.keep_alive_seconds
+    )
     publisher = Publisher(settings, store, storage, state.catalog, pool)
     sweeps = all_sweeps(settings, store, storage)
     state.loops = start_loops(settings, store, state.catalog, pool, publisher, sweeps)
     response_loops = start_response_loops(settings, state.backgrounds)
     response_loops.append(asyncio.create_task(repeat("share rates", allowances.share, SHARE_SECONDS)))
     funds_loop = asyncio.create_task(repeat("share funds", funds.step, settings.poll_seconds))
+    following = asyncio.create_task(state.followers.run())
     try:
         yield
     finally:
         await finish(app)
-        await cancel(response_loops)
+        await cancel([*response_loops, following])
         await pool.drain(grace_seconds=settings.shutdown_grace_seconds)
         await cancel(state.loops)
         await charges.settle()

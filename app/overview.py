@@ -45,7 +45,7 @@ def engines_table(statuses: Sequence[EngineStatus]) -> Table:
             status.model,
             status.gpu,
             status.state,
-            _ago(time.time() - status.since),
+            duration(time.time() - status.since),
             str(status.in_flight),
             f"{status.tokens_per_second:.1f}",
             _gib(status.memory_bytes),
@@ -82,7 +82,7 @@ def _gib(n_bytes: int) -> str:
     return f"{n_bytes / GIB:.1f} GiB" if n_bytes else "-"
 
 
-def _ago(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """`95` -> `1m 35s`"""
     minutes, rest = divmod(max(0, round(seconds)), 60)
     hours, minutes = divmod(minutes, 60)

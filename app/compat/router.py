@@ -25,7 +25,7 @@ from app.compat.schemas import (
     event_out,
     phase_out,
 )
-from app.deps import SessionDep, SettingsDep, StoreDep
+from app.deps import SessionDep, SettingsDep
 from app.files import router as files
 from app.files.service import get_file
 from app.inference import models
@@ -125,13 +125,11 @@ async def list_events(
     job: JobDep,
     query: Annotated[EventsQuery, Query()],
     session: SessionDep,
-    store: StoreDep,
-    settings: SettingsDep,
 ) -> Any:
     """Ascending from past `since_seq`; as a stream they go on live."""
     seq = max(query.since_seq, await seq_of(session, job, query.after))
     if sse.wants_stream(request):
-        lines = follow(store, job.id, after_seq=seq, poll_seconds=settings.poll_seconds)
+        lines = follow(request.app.state.followers, job.id, after_seq=seq)
         return event_stream(in_their_words(job.id, lines))
     return EventsOut(events=await events_after(session, job, seq, query.limit))
 

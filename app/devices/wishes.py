@@ -5,7 +5,7 @@ of their host give way.
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import Select, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.catalog.spec import GpuChoice
@@ -51,7 +51,9 @@ async def withdraw(session: AsyncSession, host: str, holder: str) -> None:
     await session.execute(delete(DeviceWish).where(DeviceWish.host == host, DeviceWish.holder == holder))
 
 
-async def withdraw_others(session: AsyncSession, host: str, waiting: Collection[str], *, prefix: str) -> None:
+async def withdraw_others(
+    session: AsyncSession, host: str, waiting: Collection[str] | Select[str], *, prefix: str
+) -> None:
     """What was wished on this host for any but these, among holders whose names begin so."""
     among = (DeviceWish.host == host, DeviceWish.holder.startswith(prefix, autoescape=True))
     await session.execute(delete(DeviceWish).where(*among, DeviceWish.holder.not_in(waiting)))

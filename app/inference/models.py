@@ -1,6 +1,5 @@
 """GET /models: what can be asked, the catalog's models and the organisation's own fine-tunes."""
 
-import time
 from collections.abc import Sequence
 from typing import Literal
 
@@ -15,6 +14,7 @@ from app.catalog.spec import Catalog, ModelSpec
 from app.deps import SessionDep
 from app.devices import leases
 from app.devices.inventory import Device, as_choices
+from app.jobs.service import mark_model_deleted
 from app.orgs.auth import CurrentOrg
 from app.store.tables import Adapter
 
@@ -106,12 +106,12 @@ async def get_model(request: Request, model_id: str, org_id: CurrentOrg, session
 
 @router.delete("/{model_id:path}")
 async def delete_model(request: Request, model_id: str, org_id: CurrentOrg, session: SessionDep) -> ModelDeleted:
-    """The organisation's own fine-tunes only; a base model is a 404 here."""
+    """The organisation's own fine-tunes only, while no job continues from them; a base model is a 404 here."""
     _, ref = await resolve(session, request.app.state.catalog, org_id, model_id)
     adapter = await session.get(Adapter, ref.id) if ref else None
     if adapter is None:
         raise UnknownModel(model_id)
-    adapter.deleted_at = time.time()
+    await mark_model_deleted(session, adapter)
     request.app.state.admissions.forget()
     return ModelDeleted(id=adapter.name, object="model", deleted=True)
 

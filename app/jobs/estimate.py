@@ -96,14 +96,15 @@ def _fits(catalog: Catalog, gpu: GpuChoice, needed_bytes: int) -> bool:
     return has == 0 or needed_bytes <= has
 
 
-def require_fit(
-    catalog: Catalog, spec: ModelSpec, gpu: GpuChoice, numbers: dict[str, Any], lengths: RowLengths
-) -> None:
-    """Refuse what cannot run even row by row with gradient checkpointing. Raises DoesNotFit, with the numbers."""
+def require_fit(catalog: Catalog, spec: ModelSpec, gpu: GpuChoice, numbers: dict[str, Any], lengths: RowLengths) -> int:
+    """The least memory of each GPU: what it takes row by row with gradient checkpointing.
+
+    Raises DoesNotFit, with the numbers.
+    """
     sparing = {**numbers, "batch_size": 1, "gradient_checkpointing": True}
     needed = memory_bytes(spec, sparing, max(lengths.rows_of), on_cpu=gpu.type == "CPU")
     if _fits(catalog, gpu, needed):
-        return
+        return needed // gpu.count
     needs, has = round(needed / GIB, 1), catalog.gpus[gpu.type].memory_gib * gpu.count
     raise DoesNotFit(
         f"Training {spec.id} on these rows needs about {needs} GiB, row by row; {gpu} has {has:g} GiB.",

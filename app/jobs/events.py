@@ -8,9 +8,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.ids import new_id
 from app.jobs.states import EventType
+from app.store.notices import notify
 from app.store.tables import Job, JobEvent
 
 Level = Literal["info", "warn", "error"]
+
+CHANNEL = "loam_job_events"  # on which the database tells the ids of jobs that have new ones
 
 
 async def record(
@@ -43,6 +46,7 @@ async def record(
         "created_at": time.time(),
     }
     await session.execute(insert(JobEvent).values(row))
+    await notify(session, CHANNEL, job_id)
 
 
 async def list_after(session: AsyncSession, job_id: str, seq: int, *, limit: int) -> list[JobEvent]:

@@ -5,10 +5,11 @@ who lost the lease (killed, paused, cut off, or the job was cancelled) changes n
 """
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, Update, func, or_, select, update
+from sqlalchemy import ColumnElement, CursorResult, Update, func, select, true, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.billing import holds, ledger
@@ -18,9 +19,12 @@ from app.catalog.names import adapter_id, fine_tuned_name
 from app.catalog.spec import Catalog, GpuChoice
 from app.errors import BadRequest
 from app.jobs.events import record
-from app.jobs.states import EventType, Stage, Status
+from app.jobs.states import UNFINISHED, EventType, Stage, Status
+from app.jobs.waiting import in_turn, waits_for
 from app.store.base import db_now
 from app.store.tables import Adapter, Job
+
+CLAIMERS = 0x10A4_C1A1  # the lock of those who claim: any number that nobody else takes
 
 
 class LeaseLost(Exception):
@@ -57,19 +61,24 @@ async def enqueue(session: AsyncSession, job: Job) -> None:
 
 
 async def claim(
-    session: AsyncSession, holder: str, stage: Stage, *, lease_seconds: float, gpus: list[str] | None = None
+    session: AsyncSession,
+    holder: str,
+    stage: Stage,
+    *,
+    lease_seconds: float,
+    among: ColumnElement[bool] | None = None,
 ) -> tuple[Job, Lease] | None:
-    """The oldest job that needs `stage` on one of `gpus`: queued, or left by a holder whose lease ran out.
+    """The job whose turn it is of those that need `stage`: queued, or left by a holder whose lease ran out.
 
-    One statement, so two claimers never get the same job.
+    One statement, so two claimers never get the same job; and one claimer after the other, so that each sees what
+    the one before it took when it asks whose turn it is.
     """
-    waiting = select(Job.id).where(_waits_for(stage))
-    if gpus is not None:
-        waiting = waiting.where(Job.gpu.in_(gpus))
-    oldest = waiting.order_by(Job.created_at, Job.id).limit(1).with_for_update(skip_locked=True)
+    await _queue_up(session)
+    waiting = select(Job.id).where(waits_for(stage), true() if among is None else among)
+    first = waiting.order_by(*in_turn(stage)).limit(1).with_for_update(of=Job, skip_locked=True)
     job = await session.scalar(
         update(Job)
-        .where(Job.id == oldest.scalar_subquery())
+        .where(Job.id == first.scalar_subquery())
         .values(
             status=Status.RUNNING,
             lease_holder=holder,
@@ -114,6 +123,11 @@ async def retry_later(session: AsyncSession, lease: Lease, *, after_seconds: flo
     await _let_go(session, lease, lease_expires_at=db_now() + after_seconds)
 
 
+async def defer(session: AsyncSession, lease: Lease, *, after_seconds: float) -> None:
+    """Nothing could be begun yet: as `retry_later`, but it does not count as an attempt. Raises LeaseLost."""
+    await _let_go(session, lease, lease_expires_at=db_now() + after_seconds, attempts=Job.attempts - 1)
+
+
 async def succeed(session: AsyncSession, lease: Lease, catalog: Catalog, *, result_files: list[str]) -> None:
     """Adapter, charge, status and the event that tells of it, together or not at all. Raises LeaseLost."""
     await _end(session, lease, Status.SUCCEEDED, result_files=result_files)
@@ -140,13 +154,20 @@ async def fail(session: AsyncSession, lease: Lease, *, code: str, message: str, 
 
 async def cancel(session: AsyncSession, catalog: Catalog, job: Job) -> None:
     """Final at once, in every state: whoever works on the job finds the lease gone. Raises WrongState."""
-    unfinished = (Status.VALIDATING_FILES, Status.QUEUED, Status.RUNNING, Status.PAUSED)
-    await _change(session, job, unfinished, Status.CANCELLED, finished_at=time.time())
+    await _change(session, job, UNFINISHED, Status.CANCELLED, finished_at=time.time())
     job = await _reload(session, job.id)
     await holds.release(session, hold_of(job.id))
     if job.gpu_seconds:
         await _charge(session, catalog, job)
     await record(session, job.id, EventType.CANCELLED, "The job was cancelled")
+
+
+async def cancel_all(session: AsyncSession, catalog: Catalog, org_id: str) -> None:
+    """What becomes of the jobs of an organisation that goes. Those that end meanwhile have ended."""
+    unfinished = Job.status.in_(UNFINISHED)
+    for job in (await session.scalars(select(Job).where(Job.org_id == org_id, unfinished).order_by(Job.id))).all():
+        with suppress(WrongState):
+            await cancel(session, catalog, job)
 
 
 async def pause(session: AsyncSession, job: Job, *, waits_for_credit: bool = False) -> None:
@@ -168,16 +189,17 @@ async def check_lease(session: AsyncSession, lease: Lease) -> None:
     await _as_holder(session, lease, update(Job).values(updated_at=time.time()))
 
 
-async def list_waiting(session: AsyncSession) -> list[tuple[str, GpuChoice]]:
-    """The jobs that wait for a worker, with what they ask for, oldest first."""
-    rows = select(Job.id, Job.gpu).where(_waits_for(Stage.TRAIN)).order_by(Job.created_at, Job.id).limit(100)
-    return [(job_id, GpuChoice.parse(gpu)) for job_id, gpu in await session.execute(rows)]
+async def was_the_last(session: AsyncSession, lease: Lease) -> bool:
+    """Whether the job was paused or cancelled under this lease, and nobody has had it since; if so, hold its row."""
+    ended_by_owner = Job.status.in_((Status.PAUSED, Status.CANCELLED))
+    mine = (Job.id == lease.job_id, Job.lease_token == lease.token + 1, ended_by_owner)
+    return await session.scalar(select(Job.id).where(*mine).with_for_update()) is not None
 
 
-def _waits_for(stage: Stage) -> ColumnElement[bool]:
-    """Queued, or left by a holder whose lease ran out."""
-    abandoned = (Job.status == Status.RUNNING) & or_(Job.lease_expires_at.is_(None), Job.lease_expires_at < db_now())
-    return or_(Job.status == Status.QUEUED, abandoned) & (Job.stage == stage)
+async def _queue_up(session: AsyncSession) -> None:
+    """Behind the claimers whose transactions are under way; SQLite lets one write at a time anyway."""
+    if session.get_bind().dialect.name == "postgresql":
+        await session.execute(select(func.pg_advisory_xact_lock(CLAIMERS)))
 
 
 async def _let_go(session: AsyncSession, lease: Lease, **values: Any) -> None:

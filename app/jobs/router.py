@@ -9,7 +9,7 @@ from starlette.responses import StreamingResponse
 from app import sse
 from app.catalog.names import fine_tuned_name
 from app.catalog.spec import Catalog
-from app.deps import SessionDep, SettingsDep, StoreDep
+from app.deps import SessionDep, SettingsDep
 from app.devices.inventory import as_choices, for_training
 from app.jobs import queue, service
 from app.jobs.follow import follow
@@ -91,14 +91,11 @@ async def resume_job(job: JobDep, session: SessionDep) -> JobOut:
     response_model=ListOut[EventOut],
     responses={200: {"content": {sse.MEDIA_TYPE: {"schema": {"type": "string"}}}}},
 )
-async def list_events(
-    request: Request, job: JobDep, query: PageDep, session: SessionDep, store: StoreDep, settings: SettingsDep
-) -> Any:
+async def list_events(request: Request, job: JobDep, query: PageDep, session: SessionDep) -> Any:
     """A page, newest first; or, as a stream, all from the beginning (or past `after`) and then live."""
     if sse.wants_stream(request):
         seq = await service.seq_of(session, job, query.after)
-        lines = follow(store, job.id, after_seq=seq, poll_seconds=settings.poll_seconds)
-        return event_stream(lines)
+        return event_stream(follow(request.app.state.followers, job.id, after_seq=seq))
     page = await service.list_events(session, job, query)
     return ListOut[EventOut](**list_out([EventOut.of(event) for event in page.rows], has_more=page.has_more))
 

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.catalog.resolve import AdapterRef, choose_gpu, resolve
+from app.catalog.resolve import AdapterRef, UnknownModel, choose_gpu, resolve
 from app.catalog.spec import Catalog, GpuChoice, ModelSpec
 from app.errors import APIError, BadRequest, NotFound
 from app.files.row_statistics import RowLengths
@@ -21,11 +21,11 @@ from app.jobs.file_warnings import warnings_of
 from app.jobs.funding import require_estimate
 from app.jobs.hyperparameters import require_validation_rows, resolve_hyperparameters
 from app.jobs.schemas import JobCreate
-from app.jobs.states import EventType, Status
+from app.jobs.states import UNFINISHED, EventType, Status
 from app.orgs.quotas import lock_org
 from app.store.idempotency import claim_key
 from app.store.paging import Page, PageQuery, paginate
-from app.store.tables import Checkpoint, Job, JobEvent
+from app.store.tables import Adapter, Checkpoint, Job, JobEvent
 
 WARNINGS_TOLD = 5  # of the file, as events; estimate and preview tell more
 
@@ -62,14 +62,17 @@ async def create_job(
     if kept_id != job_id:
         return await get_job(session, org_id, kept_id)
     spec, adapter = await resolve(session, catalog, org_id, asked.model)
+    if adapter and not await _lock_model(session, adapter.job_id):
+        raise UnknownModel(asked.model)
     training_file = await get_training_file(session, org_id, asked.training_file, param="training_file")
     if asked.validation_file:
         await get_training_file(session, org_id, asked.validation_file, param="validation_file")
     numbers = resolve_hyperparameters(asked.asked, spec, training_file.n_rows or 1, on_cpu=gpu.type == "CPU")
     require_validation_rows(numbers, training_file.n_rows or 1, has_file=asked.validation_file is not None)
-    if training_file.row_lengths:
-        require_fit(catalog, spec, gpu, numbers, RowLengths.of(training_file.row_lengths))
     job = _new_job(job_id, org_id, asked, spec, adapter)
+    if training_file.row_lengths:
+        lengths = RowLengths.of(training_file.row_lengths)
+        job.memory_bytes = require_fit(catalog, spec, gpu, numbers, lengths)
     job.gpu, job.hyperparameters = str(gpu), numbers
     await require_estimate(session, catalog, job)
     await queue.enqueue(session, job)
@@ -124,6 +127,28 @@ def _new_job(job_id: str, org_id: str, asked: JobCreate, spec: ModelSpec, adapte
         lease_token=0,
         created_at=time.time(),
     )
+
+
+class ModelInUse(BadRequest):
+    code = "model_in_use"
+
+
+async def mark_model_deleted(session: AsyncSession, adapter: Adapter) -> None:
+    """Raises ModelInUse when an unfinished job continues from the model or from one of its checkpoints."""
+    await _lock_model(session, adapter.job_id)
+    continues = Job.init_adapter.startswith(f"{adapter.job_id}/", autoescape=True)
+    rows = select(Job.id).where(Job.org_id == adapter.org_id, continues, Job.status.in_(UNFINISHED))
+    if job_id := await session.scalar(rows.limit(1)):
+        raise ModelInUse(f"The job {job_id} continues from {adapter.name}; cancel it first.", param="model")
+    adapter.deleted_at = time.time()
+
+
+async def _lock_model(session: AsyncSession, job_id: str) -> bool:
+    """Hold the model of a job, so that nobody deletes it or begins to use it meanwhile. False for a deleted one."""
+    model = await session.scalar(
+        select(Adapter).where(Adapter.job_id == job_id).with_for_update().execution_options(populate_existing=True)
+    )
+    return model is None or model.deleted_at is None
 
 
 async def get_job(session: AsyncSession, org_id: str, job_id: str) -> Job:

@@ -17,6 +17,9 @@ class Status(StrEnum):
         return self in (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED)
 
 
+UNFINISHED = tuple(status for status in Status if not status.is_final)
+
+
 class Stage(StrEnum):
     """What a job needs next: a worker to train it, then a gateway to publish it."""
 

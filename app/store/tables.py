@@ -115,12 +115,17 @@ class Job(Base):
 
     `stage` is what a running job needs next: a worker to `train` it, then a gateway to `publish` it. Whoever
     works on it holds a lease; `lease_token` grows with every claim and fences off those who lost theirs.
-    `metrics_offset` is how many bytes of the run's metrics have become events. A paused job that `waits_for_credit`
-    goes on by itself once there is some.
+    `metrics_offset` is how many bytes of the run's metrics have become events, `memory_bytes` what each GPU must
+    have, as far as it is known, and `no_worker_at` when its owner was told that no worker can run it. A paused job
+    that `waits_for_credit` goes on by itself once there is some.
     """
 
     __tablename__ = "jobs"
-    __table_args__ = (Index(None, "org_id", "created_at", "id"), Index(None, "status", "stage", "created_at"))
+    __table_args__ = (
+        Index(None, "org_id", "created_at", "id"),
+        Index(None, "org_id", "started_at"),
+        Index(None, "status", "stage", "created_at"),
+    )
 
     id: Mapped[str] = mapped_column(primary_key=True)
     org_id: Mapped[str] = mapped_column(ForeignKey("orgs.id"))
@@ -130,6 +135,7 @@ class Job(Base):
     base_model: Mapped[str]
     init_adapter: Mapped[str | None]
     gpu: Mapped[str]
+    memory_bytes: Mapped[int] = mapped_column(default=0)
     training_type: Mapped[str]
     training_file: Mapped[str]
     validation_file: Mapped[str | None]
@@ -145,6 +151,7 @@ class Job(Base):
     last_seq: Mapped[int]
     metrics_offset: Mapped[int]
     attempts: Mapped[int]
+    no_worker_at: Mapped[float | None]
     lease_holder: Mapped[str | None]
     lease_token: Mapped[int]
     lease_expires_at: Mapped[float | None]
@@ -357,6 +364,18 @@ class DeviceWish(Base):
     holder: Mapped[str] = mapped_column(primary_key=True)
     gpu: Mapped[str]
     wished_at: Mapped[float]
+    expires_at: Mapped[float]
+
+
+class Worker(Base):
+    """A worker that lives, and what it can run: GPUs by type, how many, and the memory of each."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    host: Mapped[str]
+    gpus: Mapped[list[Any]]
+    since: Mapped[float]
     expires_at: Mapped[float]
 
 

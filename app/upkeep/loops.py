@@ -9,6 +9,7 @@ from app.catalog.spec import Catalog
 from app.engines.pool import EnginePool
 from app.engines.statuses import Statuses
 from app.jobs.funding import any_waits_for_credit, resume_funded
+from app.jobs.living_workers import tell_of_no_worker
 from app.settings import Settings
 from app.store.session import Store
 from app.upkeep.adapters import reconcile_adapters
@@ -44,6 +45,7 @@ def start_loops(
         ("write statuses", lambda: statuses.write(seconds=settings.lease_seconds), settings.lease_seconds / 4),
         ("start pinned models", lambda: start_pinned(catalog, pool), settings.lease_seconds),
         ("resume funded jobs", lambda: resume_funded_jobs(settings, store, catalog), 4 * settings.poll_seconds),
+        ("tell of jobs without a worker", lambda: tell_of_jobs_without_worker(store, settings), settings.lease_seconds),
         ("sweep", lambda: sweep_and_tell(sweeps), SWEEP_SECONDS),
     ]
     return [asyncio.create_task(repeat(*step), name=step[0]) for step in steps]
@@ -57,6 +59,12 @@ async def repeat(name: str, step: Step, pause_seconds: float) -> None:
         except Exception:
             log.exception("upkeep failed; trying again", step=name)
         await asyncio.sleep(pause_seconds)
+
+
+async def tell_of_jobs_without_worker(store: Store, settings: Settings) -> None:
+    """Workers that start with us, or start again, have their time."""
+    async with store.begin() as session:
+        await tell_of_no_worker(session, after_seconds=2 * settings.lease_seconds)
 
 
 async def resume_funded_jobs(settings: Settings, store: Store, catalog: Catalog) -> None:

@@ -137,6 +137,19 @@ async def test_a_checkpoint_can_be_chatted_with_while_the_job_runs(hanging: Asyn
     ok(await hanging.post(f"{JOBS}/{job['id']}/cancel"))
 
 
+async def test_the_checkpoints_of_a_cancelled_job_stay_and_can_be_chatted_with(
+    hanging_server: Server, hanging: AsyncClient
+) -> None:
+    job = await half_way(hanging)
+    ok(await hanging.post(f"{JOBS}/{job['id']}/cancel"))
+    await eventually(lambda: not recipes(hanging_server))
+    points = ok(await hanging.get(f"{JOBS}/{job['id']}/checkpoints"))["data"]
+    assert points
+    for point in points:
+        body = await chat(hanging, "Question 4", model=point["fine_tuned_model_checkpoint"])
+        assert body["choices"][0]["message"]["content"] == "Answer 4"
+
+
 async def test_a_file_stays_while_a_job_needs_it(hanging: AsyncClient) -> None:
     training, validation = [(await upload(hanging))["id"] for _ in range(2)]
     job = await create_job(hanging, training_file=training, validation_file=validation)

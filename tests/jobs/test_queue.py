@@ -10,7 +10,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.billing import ledger
 from app.catalog.names import adapter_id, fine_tuned_name
-from app.catalog.spec import GpuChoice
 from app.ids import new_id
 from app.jobs import queue
 from app.jobs.events import list_after
@@ -85,6 +84,7 @@ WRITES: dict[str, Callable[[AsyncSession, Lease], Awaitable[None]]] = {
     "hand_over": queue.hand_over,
     "give_back": queue.give_back,
     "retry_later": lambda s, lease: queue.retry_later(s, lease, after_seconds=1),
+    "defer": lambda s, lease: queue.defer(s, lease, after_seconds=1),
     "succeed": lambda s, lease: queue.succeed(s, lease, CATALOG, result_files=["x"]),
     "fail": lambda s, lease: queue.fail(s, lease, code="x", message="late"),
     "check_lease": queue.check_lease,
@@ -185,7 +185,7 @@ async def test_jobs_are_claimed_oldest_first_by_who_can_run_them(store: Store) -
     got = []
     for gpus in (["CPU"], ["CPU", "A100"], ["H100"], ["CPU"]):
         async with store.begin() as session:
-            claimed = await queue.claim(session, "w", Stage.TRAIN, lease_seconds=60, gpus=gpus)
+            claimed = await queue.claim(session, "w", Stage.TRAIN, lease_seconds=60, among=Job.gpu.in_(gpus))
             got.append(claimed[0].suffix if claimed else None)
     assert got == ["1", "0", None, "2"]
 
@@ -309,24 +309,6 @@ async def test_what_a_job_used_adds_up_over_its_holders(store: Store) -> None:
         lease = await must_claim(store, seconds=-1)
         await asyncio.gather(*(use_gpus(store, lease, 0.5) for _ in range(4)))
     assert (await get_job(store, job_id)).gpu_seconds == 6.0
-
-
-async def test_workers_hear_of_every_job_that_waits_for_devices(store: Store) -> None:
-    """Also of one whose worker died."""
-    jobs: dict[str, dict[str, Any]] = {
-        "CPU": {},
-        "A100": {"status": Status.RUNNING, "lease_expires_at": 0.0},
-        "H100": {"status": Status.RUNNING, "lease_expires_at": 1e12},
-        "L40S": {"status": Status.RUNNING, "stage": Stage.PUBLISH},
-        "H200": {"status": Status.PAUSED},
-    }
-    async with store.begin() as session:
-        org = await make_org(session)
-        for position, (gpu, changes) in enumerate(jobs.items()):
-            await make_job(session, org, gpu=gpu, created_at=float(position), **changes)
-    async with store.read() as session:
-        waiting = await queue.list_waiting(session)
-    assert [gpu for _, gpu in waiting] == [GpuChoice.parse("CPU"), GpuChoice.parse("A100")]
 
 
 async def test_a_fine_tune_is_named_after_its_base_suffix_and_job(store: Store) -> None:

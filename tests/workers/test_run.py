@@ -10,6 +10,7 @@ from sqlalchemy import update
 from app.devices import leases
 from app.devices.inventory import declared
 from app.files.storage import Storage
+from app.ids import new_id
 from app.jobs import queue
 from app.jobs.states import EventType, Stage, Status
 from app.settings import Settings
@@ -77,6 +78,23 @@ async def test_a_recipe_that_says_what_is_wrong_is_believed(tmp_path: Path, stor
     assert (job.status, job.error and job.error["code"]) == (Status.FAILED, "loss_not_finite")
 
 
+async def test_a_row_that_nothing_can_be_learned_from_fails_the_job_at_once_with_its_line(
+    tmp_path: Path, store: Store, store_url: str
+) -> None:
+    settings = settings_for(tmp_path, store_url)
+    job_id = await new_job(store, settings)
+    file = Storage(tmp_path).file((await get_job(store, job_id)).training_file)
+    file.write_bytes(file.read_bytes().replace(b'"messages"', b'"massages"', 1).replace(b"{", b"\n{", 1))
+    await work(store, settings)
+    job = await get_job(store, job_id)
+    assert (job.status, job.attempts) == (Status.FAILED, 1)
+    assert job.error == {
+        "code": "invalid_training_file",
+        "message": "Line 2: not a JSON object with messages",
+        "param": "training_file",
+    }
+
+
 @pytest.mark.parametrize("end", ["cancel", "pause"])
 async def test_a_job_that_is_stopped_by_its_owner_is_let_go(
     tmp_path: Path, store: Store, store_url: str, end: str
@@ -106,6 +124,19 @@ async def test_a_job_whose_model_is_gone_fails_and_the_worker_goes_on(
     assert (job.status, job.error and job.error["code"]) == (Status.FAILED, "model_not_found")
     async with store.read() as session:
         assert await leases.held(session) == set()
+
+
+async def test_a_job_whose_origin_is_gone_fails_and_says_so(tmp_path: Path, store: Store, store_url: str) -> None:
+    settings = settings_for(tmp_path, store_url)
+    origin = f"{new_id('ftjob')}/adapter"
+    job_id = await new_job(store, settings, model="ft:test/a:ftjob-x", init_adapter=origin)
+    assert await work(store, settings)
+    job = await get_job(store, job_id)
+    assert job.error == {
+        "code": "model_not_found",
+        "message": "ft:test/a:ftjob-x, which the job continues, is no longer there.",
+        "param": None,
+    }
 
 
 async def test_a_job_that_killed_its_workers_is_given_up(tmp_path: Path, store: Store, store_url: str) -> None:

@@ -170,6 +170,13 @@ def test_a_run_that_gets_no_better_stops_early_and_gives_its_best(tmp_path: Path
     assert not (run / "adapter" / "trainer.pt").exists()
 
 
+def test_a_row_that_cannot_be_read_is_told_with_its_line(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "poisoned", [*ROWS[:2], {"messages": []}, *ROWS[2:]])
+    assert finish(run) == 1
+    [error] = metrics(run, "error")
+    assert (error["code"], error["message"]) == ("invalid_training_file", "Line 3: no messages")
+
+
 @pytest.mark.parametrize(
     ("rows", "hyperparameters", "code"),
     [

