@@ -71,6 +71,8 @@ def _merge(base: str, adapter: Path, folder: Path) -> None:
     """In a process of its own: the command has no torch in it, and what a model's size takes is given back."""
     argv = [sys.executable, "-m", "workers.merge", base, str(adapter), str(folder)]
     done = subprocess.run(argv, check=False, capture_output=True, text=True)
+    if done.returncode < 0:
+        raise CannotExport(f"Merging was killed by signal {-done.returncode}; was there memory for the whole model?")
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"Merging ended with exit code {done.returncode}."]
         raise CannotExport(said[-1])

@@ -1,17 +1,23 @@
-"""Which jobs a synth-ai client asks to see."""
+"""Which jobs, and what of their history, a synth-ai client asks to see."""
 
 from datetime import UTC, datetime
 
 from sqlalchemy import ColumnElement, and_, func, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.compat.schemas import JobsQuery
+from app.compat.schemas import PHASES, JobsQuery
 from app.store.paging import Page, paginate
-from app.store.tables import Job
+from app.store.tables import Job, JobEvent
 
 
 async def list_jobs(session: AsyncSession, org_id: str, query: JobsQuery) -> Page[Job]:
     return await paginate(session, select(Job).where(Job.org_id == org_id), Job.id, query, visible=_asked(query))
+
+
+async def list_phases(session: AsyncSession, job: Job) -> list[JobEvent]:
+    """The events that begin a phase, oldest first."""
+    rows = select(JobEvent).where(JobEvent.job_id == job.id, JobEvent.event_type.in_(PHASES))
+    return list(await session.scalars(rows.order_by(JobEvent.seq)))
 
 
 def _asked(query: JobsQuery) -> ColumnElement[bool]:

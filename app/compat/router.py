@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from app import sse
 from app.catalog.resolve import resolve
-from app.compat.jobs import list_jobs
+from app.compat.jobs import list_jobs, list_phases
 from app.compat.schemas import (
     CompatJobCreate,
     CompatJobOut,
@@ -45,7 +45,6 @@ from app.store.tables import Job
 router = APIRouter(include_in_schema=False)
 
 JobsQueryDep = Annotated[JobsQuery, Query()]
-WHOLE_HISTORY = 10_000
 DATA = b"data: "
 
 
@@ -142,8 +141,8 @@ async def list_metrics(job: JobDep, query: Annotated[MetricsQuery, Query()], ses
 
 @router.get("/learning/jobs/{job_id}/timeline")
 async def get_timeline(job: JobDep, session: SessionDep) -> TimelineOut:
-    events = await events_after(session, job, 0, WHOLE_HISTORY)
-    phases = [phase for event in events if (phase := phase_out(event))]
+    events = await list_phases(session, job)
+    phases = [phase_out(job.id, EventOut.of(event).model_dump()) for event in events]
     return TimelineOut(events=phases, timeline=phases)
 
 

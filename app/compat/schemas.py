@@ -129,10 +129,9 @@ def event_out(job_id: str, event: dict[str, Any]) -> dict[str, Any]:
     return {**same, "job_id": job_id, "type": event["event_type"], "created_at": iso(event["created_at"])}
 
 
-def phase_out(event: dict[str, Any]) -> dict[str, Any] | None:
-    """The entry of a timeline that an event makes; None for one that begins no phase."""
-    phase = PHASES.get(event["type"])
-    return {**event, "phase": phase} if phase else None
+def phase_out(job_id: str, event: dict[str, Any]) -> dict[str, Any]:
+    """The entry of a timeline that an event makes which begins a phase."""
+    return {**event_out(job_id, event), "phase": PHASES[event["event_type"]]}
 
 
 def effective_config(job: Job) -> dict[str, Any]:

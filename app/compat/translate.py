@@ -20,18 +20,18 @@ LORA = ("peft", "lora", "qlora", "sft")
 
 def as_job(body: Mapping[str, Any]) -> Json:
     """What is wrong in it stays wrong: the job's own checks say so. Raises ValueError for a full fine-tune."""
-    effective = part(part(body, "metadata"), "effective_config")
+    effective = _part(_part(body, "metadata"), "effective_config")
     job = dict(body)
     job["training_type"] = _training_type(body.get("training_type"))
     job["training_file"] = body.get("training_file_id") or body.get("training_file")
-    job["validation_file"] = body.get("validation_file") or _first(part(effective, "data").get("validation_files"))
-    job["hyperparameters"] = _hyperparameters(body.get("hyperparameters"), part(effective, "training"))
+    job["validation_file"] = body.get("validation_file") or _first(_part(effective, "data").get("validation_files"))
+    job["hyperparameters"] = _hyperparameters(body.get("hyperparameters"), _part(effective, "training"))
     job["metadata"] = _metadata(body.get("metadata"))
-    job["gpu_preference"] = body.get("gpu_preference") or _gpu(part(effective, "compute"))
+    job["gpu_preference"] = body.get("gpu_preference") or _gpu(_part(effective, "compute"))
     return job
 
 
-def part(whole: Mapping[str, Any], name: str) -> Json:
+def _part(whole: Mapping[str, Any], name: str) -> Json:
     """An object inside another; empty where there is none."""
     inner = whole.get(name)
     return inner if isinstance(inner, dict) else {}
@@ -49,14 +49,18 @@ def _hyperparameters(asked: Any, training: Json) -> Any:
     numbers = {name: value for name, value in asked.items() if name not in (*WITHOUT_MEANING, "train_kind")}
     if "steps" in numbers:
         numbers.setdefault("max_steps", numbers.pop("steps"))
-    if training.get("use_qlora") is True or "qlora" in (asked.get("train_kind"), training.get("mode")):
+    if training.get("use_qlora") is True or "qlora" in (_lower(asked.get("train_kind")), _lower(training.get("mode"))):
         numbers["use_qlora"] = True
     return _batches(numbers)
 
 
 def _require_lora(kind: Any, name: str) -> None:
-    if isinstance(kind, str) and kind.lower() not in LORA:
-        raise ValueError(f"{name}: {kind[:50]!r} cannot be trained here; LoRA can (peft, qlora)")
+    if kind is not None and _lower(kind) not in LORA:
+        raise ValueError(f"{name}: {str(kind)[:50]!r} cannot be trained here; LoRA can (peft, qlora)")
+
+
+def _lower(word: Any) -> Any:
+    return word.lower() if isinstance(word, str) else word
 
 
 def _batches(numbers: Json) -> Json:

@@ -35,8 +35,12 @@ class ProcessRecord:
     def write(self, path: Path) -> None:
         """Whole or not at all: a torn record would lose the group."""
         part = path.with_suffix(".part")
-        part.write_bytes(orjson.dumps(asdict(self)))
-        part.rename(path)
+        try:
+            part.write_bytes(orjson.dumps(asdict(self)))
+            part.rename(path)
+        except OSError:  # a full disk has no use for half of it
+            part.unlink(missing_ok=True)
+            raise
 
 
 def sweep_orphans(folder: Path) -> list[str]:

@@ -22,6 +22,7 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from multiprocessing import forkserver, resource_tracker, spawn
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,8 @@ def main() -> None:
     sys.path.insert(0, str(Path.cwd()))  # as `python -m` does
     began = time.monotonic()
     preload(modules, int(niceness))
-    print(f"standing by after {time.monotonic() - began:.1f} seconds", flush=True)  # noqa: T201 - this is its log
+    with suppress(OSError):  # a full disk takes the word and nothing else; a print would try again later, and fail
+        os.write(1, b"standing by after %.1f seconds\n" % (time.monotonic() - began))
     line = sys.stdin.readline()
     if line:
         obey(json.loads(line))
@@ -76,7 +78,8 @@ def obey(order: dict[str, Any]) -> None:
 def _write_to(log: str) -> None:
     handle = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     nothing = os.open(os.devnull, os.O_RDONLY)
-    sys.stdout.flush()
+    with suppress(OSError):
+        sys.stdout.flush()
     for ours, theirs in ((nothing, 0), (handle, 1), (handle, 2)):
         os.dup2(ours, theirs)
     os.close(handle)

@@ -69,9 +69,12 @@ async def any_waits_for_credit(session: AsyncSession) -> bool:
 
 
 async def resume_funded(session: AsyncSession, catalog: Catalog, *, lease_seconds: float) -> None:
-    """Those that waited for credit, where there is enough for a while now."""
-    waiting = select(Job).where(_waits_for_credit()).order_by(Job.created_at).limit(100)
-    for job in list(await session.scalars(waiting)):
+    """Those that waited for credit, where there is enough for a while now.
+
+    First the jobs' rows are held and then, in one order, the balances': who cancels a job does it in that order too.
+    """
+    waiting = select(Job).where(_waits_for_credit()).order_by(Job.org_id, Job.created_at).limit(100)
+    for job in list(await session.scalars(waiting.with_for_update(skip_locked=True))):
         left = (await holds.look(session, job.org_id, queue.hold_of(job.id))).left_micros
         if left >= cost_micros(catalog, job, more_seconds=2 * AHEAD_LEASES * lease_seconds):
             await queue.resume(session, job)

@@ -31,7 +31,7 @@ def effective(**parts: Any) -> Json:
         ({"per_device_batch": 2, "global_batch": 16}, {"batch_size": 2, "gradient_accumulation_steps": 8}),
         ({"per_device_batch": 2, "batch_size": 4}, {"batch_size": 4}),
         ({"n_epochs": 1, "train_kind": "peft"}, {"n_epochs": 1}),
-        ({"train_kind": "qlora"}, {"use_qlora": True}),
+        ({"train_kind": "QLoRA"}, {"use_qlora": True}),
         ({"eval_steps": 10, "parallelism": {"use_fsdp": True}, "evaluation_strategy": "steps"}, {}),
     ],
 )
@@ -71,6 +71,7 @@ def test_qlora_may_be_asked_in_the_effective_configuration() -> None:
     [
         ({"hyperparameters": {"train_kind": "fft"}}, "cannot be trained here"),
         ({"hyperparameters": {}, **effective(training={"mode": "full_finetune"})}, "cannot be trained here"),
+        ({"hyperparameters": {"train_kind": 7}}, "cannot be trained here"),
         ({"training_type": "sft_online"}, "training_type must be sft"),
         ({"training_type": ["sft"]}, "training_type"),
         ({"training_file_id": None}, "training_file"),

@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import resource
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,8 @@ from app.engines.engine import Engine, State
 from app.engines.failures import Crashed, StartFailed
 from app.engines.progress import StillStarting
 from app.errors import Unavailable
-from tests.engines.running import engine_in, processes_of, python_with_a_child
+from app.files.storage import Storage
+from tests.engines.running import engine_in, processes_of, python_with_a_child, write_adapter
 from tests.eventually import eventually
 
 pytestmark = pytest.mark.anyio
@@ -26,7 +29,7 @@ def kill(engine: Engine, number: signal.Signals = signal.SIGKILL) -> None:
 
 
 def leftovers(folder: Path) -> list[str]:
-    return [path.name for path in (folder / "engines").iterdir() if path.suffix in (".sock", ".json")]
+    return [path.name for path in (folder / "engines").iterdir() if path.suffix in (".sock", ".json", ".part")]
 
 
 async def ready(engine: Engine) -> None:
@@ -249,3 +252,37 @@ async def test_the_logs_of_earlier_starts_are_kept(tmp_path: Path) -> None:
                 await ready(engine)
         kept = sorted(path.name for path in engine.log.path.parent.glob("*.log*"))
         assert kept == [engine.log.path.name, f"{engine.log.path.name}.1", f"{engine.log.path.name}.2"]
+
+
+async def test_an_engine_starts_and_serves_though_its_log_is_on_a_full_disk(tmp_path: Path) -> None:
+    async with engine_in(tmp_path, engine_python=tmp_path / "python") as engine:
+        on_a_full_disk = f'ln -sf /dev/full "{engine.log.path}"\nexec {sys.executable} "$@" > /dev/full 2>&1\n'
+        (tmp_path / "python").write_text(f"#!/bin/sh\n{on_a_full_disk}")
+        (tmp_path / "python").chmod(0o755)
+        await ready(engine)
+        assert await engine.client.answers("test/a", within_seconds=10)
+
+
+async def test_a_disk_that_fills_up_while_an_engine_runs_takes_its_log_and_nothing_else(tmp_path: Path) -> None:
+    async with engine_in(tmp_path) as engine:
+        await ready(engine)
+        assert engine.pid
+        resource.prlimit(engine.pid, resource.RLIMIT_FSIZE, (0, 0))  # every write to a file fails from now on
+        said = engine.log.path.read_text()
+        adapter = write_adapter(Storage(tmp_path))
+        folder = Storage(tmp_path).adapter(adapter.job_id, adapter.folder)
+        assert await engine.client.load_adapter("x", folder) is None  # of which it would say something
+        assert engine.log.path.read_text() == said
+        assert await engine.client.answers("x", within_seconds=10)
+        await engine.stop()
+        assert engine.state is State.STOPPED
+
+
+async def test_a_start_that_the_disk_has_no_room_for_fails_with_that_reason_and_leaves_nothing(tmp_path: Path) -> None:
+    async with engine_in(tmp_path) as engine:
+        engine.socket.with_suffix(".part").symlink_to("/dev/full")
+        with pytest.raises(StartFailed, match="No space left on device"):
+            await ready(engine)
+        assert (engine.state, processes_of(tmp_path), leftovers(tmp_path)) == (State.STOPPED, [], [])
+        engine._failures.retry_at = 0.0
+        await ready(engine)  # there is room again

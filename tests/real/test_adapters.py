@@ -2,8 +2,10 @@
 
 import asyncio
 import random
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import httpx
 import numpy as np
@@ -17,7 +19,9 @@ from app.catalog.spec import GpuChoice
 from app.devices.inventory import declared
 from app.engines.pool import EnginePool
 from app.files.storage import Storage
+from app.files.zipped import zipped
 from app.ids import new_id
+from app.jobs.adapter_folder import adapter_members
 from app.settings import ROOT, Settings
 from app.store.session import Store
 from tests.stores import SqliteStores
@@ -45,6 +49,14 @@ def write_random_adapter(storage: Storage, seed: int) -> AdapterRef:
     config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": RANK, "lora_alpha": RANK, "bias": "none"}
     config |= {"target_modules": ["v_proj"], "base_model_name_or_path": DEMO.weights}
     (folder / "adapter_config.json").write_bytes(orjson.dumps(config))
+    return AdapterRef(job_id.replace("ftjob-", "adapter_"), job_id, "adapter")
+
+
+def taken_home(storage: Storage, adapter: AdapterRef) -> AdapterRef:
+    """The same adapter as a client has it, put where engines look for one."""
+    job_id = new_id("ftjob")
+    members = adapter_members(storage, load_catalog(ROOT / "models.yaml"), DEMO.id, adapter)
+    ZipFile(BytesIO(b"".join(zipped(members)))).extractall(storage.adapter(job_id, "adapter"))
     return AdapterRef(job_id.replace("ftjob-", "adapter_"), job_id, "adapter")
 
 
@@ -102,6 +114,8 @@ async def test_more_adapters_than_slots_and_their_base_answer_each_for_itself(
     try:
         expected = [await ask(pool, adapter) for adapter in adapters]
         assert len(set(expected)) == len(adapters)
+        assert adapters[1]
+        assert await ask(pool, taken_home(storage, adapters[1])) == expected[1]
 
         async def client(seed: int) -> None:
             for position in random.Random(seed).sample(range(len(adapters)), len(adapters)):
