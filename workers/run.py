@@ -31,6 +31,7 @@ from app.store.session import Store, insert_if_absent
 from app.store.tables import Checkpoint, Job
 from workers.metrics import Told, tell
 from workers.run_lock import Occupied, is_taken, name_holder, open_lock, take_from_holder
+from workers.sparing import halved, told
 
 log = structlog.get_logger()
 
@@ -81,7 +82,7 @@ class Run:
         log.info("training", job=self._job.id, attempt=self._job.attempts)
         try:
             await self._follow(child, stop)
-            await self._conclude(child)
+            await self._conclude(child, stop)
         except LeaseLost:
             await self._let_go(child)
         finally:
@@ -207,8 +208,8 @@ class Run:
             await queue.use_gpus(session, self._lease, gpu_seconds)
             await self._stay_funded(session, now)
             await leases.extend(session, self._lease.holder, seconds=self._settings.lease_seconds)
-            for told in [event for r in records for event in tell(r, attempt=self._job.attempts)]:
-                await self._tell(session, told)
+            for event in [event for r in records for event in tell(r, attempt=self._job.attempts)]:
+                await self._tell(session, event)
             await self._keep_checkpoints(session, records)
         self._offset, self._trained_tokens, self._counted_at = offset, trained, now
         self._error = next((r for r in reversed(records) if r["kind"] == "error"), self._error)
@@ -220,8 +221,8 @@ class Run:
             await fund(session, self._catalog, job, lease_seconds=self._settings.lease_seconds)
             self._funded_until = now + self._settings.lease_seconds / 2
 
-    async def _tell(self, session: AsyncSession, told: Told) -> None:
-        await record(session, self._job.id, told.event_type, told.message, level=told.level, data=told.data)
+    async def _tell(self, session: AsyncSession, event: Told) -> None:
+        await record(session, self._job.id, event.event_type, event.message, level=event.level, data=event.data)
 
     async def _keep_checkpoints(self, session: AsyncSession, records: Sequence[dict[str, Any]]) -> None:
         """A row for each new checkpoint folder; the rows of folders that the recipe has pruned go."""
@@ -236,7 +237,7 @@ class Run:
         gone = delete(Checkpoint).where(Checkpoint.job_id == self._job.id, Checkpoint.step.not_in(kept))
         await session.execute(gone)
 
-    async def _conclude(self, child: asyncio.subprocess.Process) -> None:
+    async def _conclude(self, child: asyncio.subprocess.Process, stop: asyncio.Event) -> None:
         """The recipe has ended: say how. Raises LeaseLost."""
         async with self._store.begin() as session:
             if child.returncode == 0:
@@ -246,12 +247,22 @@ class Run:
             elif self._error:
                 code, message = self._error["code"], self._error["message"]
                 await queue.fail(session, self._lease, code=code, message=message, param=PARAMS.get(code))
+            elif stop.is_set():  # and it did not end within the grace
+                await queue.give_back(session, self._lease)
             elif self._job.attempts < self._settings.max_attempts:
                 log.error("the recipe died", job=self._job.id, status=child.returncode, log=self._log_tail())
+                if child.returncode == -signal.SIGKILL:
+                    await self._spare_memory(session)
                 await queue.retry_later(session, self._lease, after_seconds=1.0)
             else:
                 message = f"Training ended unexpectedly {self._job.attempts} times (status {child.returncode})."
                 await queue.fail(session, self._lease, code="training_crashed", message=message)
+
+    async def _spare_memory(self, session: AsyncSession) -> None:
+        if sparing := halved(self._job.hyperparameters, attempt=self._job.attempts):
+            seconds = self._settings.lease_seconds
+            await queue.heartbeat(session, self._lease, lease_seconds=seconds, hyperparameters=sparing)
+            await self._tell(session, told(sparing))
 
     async def _let_go(self, child: asyncio.subprocess.Process) -> None:
         """The job is over, paused or somebody else's: a paused one shall still write its checkpoint."""

@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from sqlalchemy import update
 
@@ -76,6 +77,53 @@ async def test_a_recipe_that_says_what_is_wrong_is_believed(tmp_path: Path, stor
     await work(store, settings)
     job = await get_job(store, job_id)
     assert (job.status, job.error and job.error["code"]) == (Status.FAILED, "loss_not_finite")
+
+
+async def test_a_recipe_that_the_kernel_kills_goes_on_with_half_the_rows_at_once_and_is_halved_once(
+    tmp_path: Path, store: Store, store_url: str
+) -> None:
+    settings = settings_for(tmp_path, store_url, simulate_training_seconds=20.0)
+    job_id = await new_job(store, settings)
+    before = (await get_job(store, job_id)).hyperparameters
+    for _ in range(2):
+        working = asyncio.create_task(work(store, settings))
+        recipe = await eventually(lambda: recipe_of(job_id))
+        recipe.kill()
+        assert await asyncio.wait_for(working, 10)
+        async with store.begin() as session:
+            await session.execute(update(Job).values(lease_expires_at=0.0))
+    job = await get_job(store, job_id)
+    assert job.status == Status.RUNNING
+    times = 2 * before["gradient_accumulation_steps"]
+    assert job.hyperparameters == {**before, "batch_size": 1, "gradient_accumulation_steps": times}
+    [warning] = [e for e in await events_of(store, job_id) if e.event_type == EventType.WARNING]
+    assert warning.data == {"batch_size": 1, "gradient_accumulation_steps": times}
+
+
+def recipe_of(job_id: str) -> psutil.Process | None:
+    """Once it trains: a process that is only becoming the recipe has another command line."""
+    for child in psutil.Process().children():
+        try:
+            if child.cmdline()[-1].endswith(job_id) and child.cmdline()[1] == "-m":
+                return child
+        except (psutil.Error, IndexError):
+            continue
+    return None
+
+
+async def test_a_recipe_that_does_not_stop_in_time_costs_no_attempt(
+    tmp_path: Path, store: Store, store_url: str
+) -> None:
+    faults = {"simulate_training_faults": ["ignore_sigterm"], "shutdown_grace_seconds": 0.2}
+    settings = settings_for(tmp_path, store_url, simulate_training_seconds=60.0, **faults)
+    job_id = await new_job(store, settings)
+    stop = asyncio.Event()
+    working = asyncio.create_task(work(store, settings, stop))
+    await eventually(lambda: reached(store, job_id, 1))
+    stop.set()
+    await asyncio.wait_for(working, 10)
+    job = await get_job(store, job_id)
+    assert (job.status, job.attempts) == (Status.QUEUED, 0)
 
 
 async def test_a_row_that_nothing_can_be_learned_from_fails_the_job_at_once_with_its_line(

@@ -1,0 +1,21 @@
+"""What a job goes on with whose recipe the kernel has killed: most likely memory ran out. Pure."""
+
+from typing import Any
+
+from app.jobs.states import EventType
+from workers.metrics import Told
+
+
+def halved(hyperparameters: dict[str, Any], *, attempt: int) -> dict[str, Any] | None:
+    """Half as many rows at once, twice as often: a step has the same rows. Once in a job, and only where that goes."""
+    rows, times = hyperparameters["batch_size"], hyperparameters["gradient_accumulation_steps"]
+    if attempt > 1 or rows % 2:
+        return None
+    return {**hyperparameters, "batch_size": rows // 2, "gradient_accumulation_steps": 2 * times}
+
+
+def told(hyperparameters: dict[str, Any]) -> Told:
+    data = {name: hyperparameters[name] for name in ("batch_size", "gradient_accumulation_steps")}
+    size = f"{data['batch_size']} rows at once and {data['gradient_accumulation_steps']} times a step"
+    message = f"Training was killed, most likely since memory ran out; it goes on with {size}, the same in all"
+    return Told(EventType.WARNING, message, "warn", data)
