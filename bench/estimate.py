@@ -23,7 +23,7 @@ from bench.sft.sides import Side, train
 from bench.show import show, telling
 
 DEMO = ROOT / "demo" / "model"
-N_STEPS = 8
+N_STEPS = 5
 HEADINGS = [
     "training",
     "tokens, forecast : real",
@@ -49,10 +49,10 @@ class Case:
 
 CASES = [
     Case("demo, 8 short rows", 8, 4),
-    Case("demo, 8 long rows", 8, 60),
-    Case("57 M, 2 short rows", 2, 4, layers=12, hidden=640),
-    Case("57 M, 2 long rows", 2, 60, layers=12, hidden=640),
-    Case("57 M, 2 long rows, checkpointing", 2, 60, layers=12, hidden=640, gradient_checkpointing=True),
+    Case("demo, 8 long rows", 8, 30),
+    Case("15 M, 2 short rows", 2, 4, layers=8, hidden=384),
+    Case("15 M, 2 long rows", 2, 30, layers=8, hidden=384),
+    Case("15 M, 2 long rows, checkpointing", 2, 30, layers=8, hidden=384, gradient_checkpointing=True),
 ]
 
 
