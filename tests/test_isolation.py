@@ -100,6 +100,7 @@ NAMED: dict[str, str | None] = {
     "GET /balance/current": None,
     "GET /balance/usage": None,
     "GET /balance/usage/windows": None,
+    "GET /usage": None,
 }
 BASES = (PREFIX, "/api", "/v1")
 

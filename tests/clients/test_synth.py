@@ -111,7 +111,9 @@ def test_train_with_the_learning_client_and_chat_with_the_result(calls: Calls) -
     assert types(told["events"])[0] == "sft.created"
     assert {"sft.training.started", "sft.progress", "sft.training.finish"} < set(types(told["events"]))
     assert types(told["events"])[-1] == "workflow.completed"
-    assert told["events while polling"] == told["events"]
+    polled = told["events while polling"]  # the package stops at the final status, with or without the event of it
+    assert polled == told["events"][: len(polled)]
+    assert len(polled) >= len(told["events"]) - 1
     assert [point["step"] for point in told["metrics"]] == list(range(1, len(chat_rows()) + 1))
     assert [phase["phase"] for phase in told["timeline"]] == ["queued", "running", "publishing", "succeeded"]
     assert [(model["id"], model["status"]) for model in told["models"]] == [(job["fine_tuned_model"], "ready")]

@@ -27,7 +27,7 @@ from app.files.storage import Storage
 from app.store.session import Store
 from tests.engines.running import engine_in, processes_of, simulating, write_adapter
 from tests.eventually import eventually
-from tests.rows import CATALOG, target
+from tests.rows import CATALOG, give_credit, make_org, target
 from tests.stores import SqliteStores
 
 pytestmark = pytest.mark.anyio
@@ -246,12 +246,15 @@ async def test_one_that_sleeps_counts_as_cold_and_its_wake_is_charged(
     tmp_path: Path, sqlite_stores: SqliteStores
 ) -> None:
     async with pool_of_sleepers(sqlite_stores, tmp_path) as (pool, store):
+        async with store.begin() as session:
+            org = await make_org(session)
+            await give_credit(session, org.id)
         warmups = Warmups(pool, Charges(store, Funds(store, lease_seconds=15)), CATALOG, cold_start_seconds=60)
         async with pool.lease(SMALL) as engine:
             pass
         await pool.look_after()
         assert warmups.state(SMALL.model, SMALL.gpu).word == "cold"
-        assert warmups.start(SMALL, "org") == "warming"
+        assert warmups.start(SMALL, org.id) == "warming"
         await eventually(lambda: engine.is_ready)
         assert engine.starts == 2
         await warmups.close()

@@ -58,7 +58,7 @@ class ScriptedRelay(Relay):
 
 def scripted(org_id: str, **script: Any) -> ScriptedRelay:
     kind = type("Scripted", (ScriptedRelay,), script)
-    relay: ScriptedRelay = kind(Settings(), cast(EnginePool, None), cast(Any, None), target(), org_id, "req_1")
+    relay: ScriptedRelay = kind(Settings(), cast(EnginePool, None), cast(Any, None), target(), org_id, "req_1", "salt")
     return relay
 
 
