@@ -1,6 +1,5 @@
 """The command `loam`."""
 
-import asyncio
 import os
 import sys
 import time
@@ -138,7 +137,7 @@ def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show it.")] = False, data_dir: DataDir = None
 ) -> None:
     """Remove what nobody needs any more, as every gateway does once an hour."""
-    swept = asyncio.run(collect_garbage(read_settings(data_dir=data_dir), dry=dry_run))
+    swept = collect_garbage(read_settings(data_dir=data_dir), dry=dry_run)
     out.print(swept_table(swept) if swept else "There is nothing to remove.")
 
 

@@ -7,19 +7,17 @@ from rich.table import Table
 
 from app.files.storage import Storage
 from app.settings import Settings
-from app.store.migrate import migrate
 from app.store.session import Store
 from app.sweeps import all_sweeps
+from app.terminal import on_store
 from app.upkeep.sweeping import Swept, sweep_all
 
 
-async def collect_garbage(settings: Settings, *, dry: bool) -> list[Swept]:
-    storage, store = Storage(settings.data_dir), Store(settings.store_url)
-    try:
-        await migrate(store)
-        return await sweep_all(all_sweeps(settings, store, storage), dry=dry)
-    finally:
-        await store.close()
+def collect_garbage(settings: Settings, *, dry: bool) -> list[Swept]:
+    async def sweep(store: Store) -> list[Swept]:
+        return await sweep_all(all_sweeps(settings, store, Storage(settings.data_dir)), dry=dry)
+
+    return on_store(settings, sweep)
 
 
 def swept_table(swept: Sequence[Swept]) -> Table:

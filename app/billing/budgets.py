@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.billing.ledger import Entry
 from app.errors import APIError
+from app.moments import month_began
 from app.orgs.keys import CurrentKey
 from app.store.session import Store
 from app.store.tables import UsageHour
@@ -81,7 +82,7 @@ class Budgets:
 
 async def spent_this_month(session: AsyncSession, org_id: str, key_id: str = "") -> int:
     """By the key, or by the whole organisation."""
-    began_at = datetime.now(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0).timestamp()
+    began_at = month_began(datetime.now(UTC)).timestamp()
     total = select(func.sum(-UsageHour.amount_micros)).where(
         UsageHour.org_id == org_id, UsageHour.hour_at >= began_at, UsageHour.kind != "credit"
     )

@@ -7,15 +7,15 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.billing.ledger import balance_micros, spend_since
+from app.billing.ledger import HOUR_SECONDS, balance_micros, spend_since
 from app.billing.prices import cents
 from app.deps import SessionDep
 from app.errors import BadRequest
+from app.moments import month_began
 from app.orgs.auth import CurrentOrg
 
 router = APIRouter(tags=["balance"])
 
-HOUR_SECONDS = 3600
 MAX_WINDOW_HOURS = 24 * 366
 
 
@@ -62,9 +62,8 @@ async def get_balance(org_id: CurrentOrg, session: SessionDep) -> Balance:
 async def get_usage(org_id: CurrentOrg, session: SessionDep) -> UsagePeriods:
     """The calendar month (UTC) so far, and the last 30 days."""
     now = datetime.now(UTC)
-    month = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     return UsagePeriods(
-        current_month=UsageOut(**await _spend(session, org_id, month.timestamp())),
+        current_month=UsageOut(**await _spend(session, org_id, month_began(now).timestamp())),
         last_30_days=UsageOut(**await _spend(session, org_id, now.timestamp() - 30 * 24 * HOUR_SECONDS)),
     )
 

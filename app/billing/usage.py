@@ -9,10 +9,12 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.billing.ledger import HOUR_SECONDS
 from app.errors import BadRequest
+from app.moments import month_began
 from app.store.tables import UsageHour
 
-HOUR_SECONDS, DAY_SECONDS = 3600, 24 * 3600
+DAY_SECONDS = 24 * HOUR_SECONDS
 MAX_ROWS = 10_000
 
 
@@ -117,7 +119,7 @@ def groups_of(text: str) -> list[Group]:
 def by_month(days: Iterable[UsageRow]) -> list[UsageRow]:
     months: dict[tuple[int, tuple[str, ...]], Figures] = {}
     for row in days:
-        began = datetime.fromtimestamp(row.start_at, UTC).replace(day=1)
+        began = month_began(datetime.fromtimestamp(row.start_at, UTC))
         key = (int(began.timestamp()), row.groups)
         months[key] = months.get(key, Figures()) + row.figures
     return [UsageRow(*key, figures) for key, figures in sorted(months.items())]

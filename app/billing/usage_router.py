@@ -14,6 +14,7 @@ from app.billing.prices import cents
 from app.billing.usage import DAY_SECONDS, Asked, Bucket, Group, UsageRow, groups_of, usage
 from app.deps import SessionDep
 from app.errors import BadRequest
+from app.moments import epoch_seconds
 from app.orgs.auth import CurrentOrg
 
 router = APIRouter(tags=["balance"])
@@ -75,8 +76,8 @@ async def list_usage(
 
 def asked_of(query: UsageQuery, now: float) -> Asked:
     """Raises BadRequest."""
-    end = _epoch(query.end) if query.end else now
-    start = _epoch(query.start) if query.start else end - USUAL_DAYS * DAY_SECONDS
+    end = epoch_seconds(query.end) if query.end else now
+    start = epoch_seconds(query.start) if query.start else end - USUAL_DAYS * DAY_SECONDS
     if start >= end:
         raise BadRequest("start must be before end.", param="start")
     given = {group: getattr(query, group.value) for group in Group}
@@ -90,10 +91,6 @@ def as_csv(rows: list[UsageOut]) -> str:
     writer.writeheader()
     writer.writerows(row.model_dump(mode="json") for row in rows)
     return out.getvalue()
-
-
-def _epoch(moment: datetime) -> float:
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _out(row: UsageRow, asked: Asked) -> UsageOut:

@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import Executable, Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.billing.ledger import HOUR_SECONDS
 from app.store.tables import Balance, LedgerEntry, UsageHour
 
 KEYS = ("org_id", "hour_at", "key_id", "model", "kind", "gpu")
@@ -41,7 +42,7 @@ def compare(what: str, entries: Sums, kept: Sums) -> list[str]:
 
 
 def _by_hour() -> Select[Any]:
-    hour = (func.floor(LedgerEntry.created_at / 3600) * 3600).label("hour_at")
+    hour = (func.floor(LedgerEntry.created_at / HOUR_SECONDS) * HOUR_SECONDS).label("hour_at")
     optional = [func.coalesce(getattr(LedgerEntry, name), "").label(name) for name in ("key_id", "model")]
     keys = [LedgerEntry.org_id, hour, *optional, LedgerEntry.kind, func.coalesce(LedgerEntry.gpu, "").label("gpu")]
     sums = [func.sum(getattr(LedgerEntry, name)).label(name) for name in (*SUMS, "gpu_seconds")]

@@ -1,11 +1,10 @@
 """Which jobs, and what of their history, a synth-ai client asks to see."""
 
-from datetime import UTC, datetime
-
 from sqlalchemy import ColumnElement, and_, func, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.compat.schemas import PHASES, JobsQuery
+from app.moments import epoch_seconds
 from app.store.paging import Page, paginate
 from app.store.tables import Job, JobEvent
 
@@ -29,9 +28,9 @@ def _asked(query: JobsQuery) -> ColumnElement[bool]:
     if query.file_id:
         asked.append(or_(Job.training_file == query.file_id, Job.validation_file == query.file_id))
     if query.created_after:
-        asked.append(Job.created_at > _seconds(query.created_after))
+        asked.append(Job.created_at > epoch_seconds(query.created_after))
     if query.created_before:
-        asked.append(Job.created_at < _seconds(query.created_before))
+        asked.append(Job.created_at < epoch_seconds(query.created_before))
     return and_(*asked)
 
 
@@ -39,7 +38,3 @@ def _is_of_model(name: str) -> ColumnElement[bool]:
     """Trained from it, or into it."""
     columns = (Job.model, Job.base_model, Job.fine_tuned_model)
     return or_(*(func.lower(column) == name.lower() for column in columns))
-
-
-def _seconds(moment: datetime) -> float:
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

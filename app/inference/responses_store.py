@@ -10,10 +10,8 @@ from sqlalchemy.orm import aliased
 from app.errors import BadRequest, NotFound
 from app.inference.responses_items import Item
 from app.inference.responses_object import Response, is_final
-from app.store.tables import Org, ResponseEventBatch, ResponseLease, StoredResponse
-
-DAY_SECONDS = 24 * 3600.0
-ORG_GRACE_SECONDS = 3600.0
+from app.store.tables import ResponseEventBatch, ResponseLease, StoredResponse
+from app.upkeep.sweeping import DAY_SECONDS, gone_orgs
 
 
 class UnknownResponse(NotFound):
@@ -84,7 +82,7 @@ def are_old(*, days: float) -> ColumnElement[bool]:
     )
     earlier = select(row.id, row.previous_response_id).where(row.id == kept.c.previous_response_id)
     kept = kept.union(earlier)
-    of_the_gone = row.org_id.in_(select(Org.id).where(Org.deleted_at < time.time() - ORG_GRACE_SECONDS))
+    of_the_gone = row.org_id.in_(gone_orgs())
     is_old = and_(row.created_at < cutoff, row.id.not_in(select(kept.c.id)))
     return and_(row.id.not_in(leased), or_(is_old, of_the_gone))
 

@@ -19,11 +19,17 @@ class Forecast(NamedTuple):
     numbers: dict[str, Any]
 
 
-async def foresee(session: AsyncSession, catalog: Catalog, org_id: str, asked: JobCreate) -> Forecast:
-    """Refuses what the creation of the job would refuse for its model, file or hyperparameters."""
-    spec, _ = await resolve(session, catalog, org_id, asked.model)
+async def resolve_trainable(session: AsyncSession, catalog: Catalog, org_id: str, name: str) -> ModelSpec:
+    """Raises UnknownModel, BadRequest for a model that is not to be trained."""
+    spec, _ = await resolve(session, catalog, org_id, name)
     if not spec.trainable:
         raise BadRequest(f"{spec.id} can be served, but not fine-tuned.", param="model")
+    return spec
+
+
+async def foresee(session: AsyncSession, catalog: Catalog, org_id: str, asked: JobCreate) -> Forecast:
+    """Refuses what the creation of the job would refuse for its model, file or hyperparameters."""
+    spec = await resolve_trainable(session, catalog, org_id, asked.model)
     file = await get_training_file(session, org_id, asked.training_file, param="training_file")
     numbers = resolve_hyperparameters(asked.asked, spec, file.n_rows or 1, on_cpu=False)
     require_validation_rows(numbers, file.n_rows or 1, has_file=asked.validation_file is not None)

@@ -18,6 +18,7 @@ from app.jobs import queue
 from app.jobs.estimate import require_fit
 from app.jobs.events import record
 from app.jobs.file_warnings import warnings_of
+from app.jobs.forecast import resolve_trainable
 from app.jobs.funding import require_estimate
 from app.jobs.hyperparameters import require_validation_rows, resolve_hyperparameters
 from app.jobs.schemas import JobCreate
@@ -99,9 +100,7 @@ async def plan_gpu(
     fallback: bool,
 ) -> GpuChoice:
     """Where the job shall run. Raises UnknownModel, WrongGpu, BadRequest for a model that is not to be trained."""
-    spec, _ = await resolve(session, catalog, org_id, asked.model)
-    if not spec.trainable:
-        raise BadRequest(f"{spec.id} can be served, but not fine-tuned.", param="model")
+    spec = await resolve_trainable(session, catalog, org_id, asked.model)
     return choose_gpu(spec, asked.gpu_preference, present, fallback=fallback)
 
 

@@ -7,7 +7,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.engines.statuses import list_statuses
-from app.jobs.states import Status
+from app.jobs.states import UNFINISHED, Status
 from app.store.tables import Adapter, Checkpoint, File, Job, Org
 from app.upkeep.garbage import Known, RunFacts
 
@@ -47,6 +47,5 @@ async def _checkpoints(session: AsyncSession) -> tuple[defaultdict[str, set[str]
 
 async def _begun_from(session: AsyncSession) -> set[str]:
     """The jobs whose adapters are what unfinished jobs begin with."""
-    is_over = Job.status.in_([status for status in Status if status.is_final])
-    rows = select(Job.init_adapter).where(Job.init_adapter.is_not(None), ~is_over)
+    rows = select(Job.init_adapter).where(Job.init_adapter.is_not(None), Job.status.in_(UNFINISHED))
     return {str(adapter).partition("/")[0] for adapter in await session.scalars(rows)}

@@ -11,13 +11,13 @@ from typing import Protocol
 
 import anyio.to_thread
 import structlog
-from sqlalchemy import ColumnElement, delete, func, select, update
+from sqlalchemy import ColumnElement, Select, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
 from app.files.storage import Storage
 from app.files.survey import size_bytes, survey
-from app.jobs.states import Status
+from app.jobs.states import UNFINISHED
 from app.store.base import db_now
 from app.store.idempotency import KEPT_SECONDS
 from app.store.session import Store
@@ -116,12 +116,18 @@ async def sweep_holds(store: Store, *, dry: bool) -> list[Swept]:
     return await sweep_rows(store, OldRows("holds of nobody", Hold.holder, Hold.expires_at < db_now()), dry=dry)
 
 
+def gone_orgs() -> Select[str]:
+    """The ids of those that were deleted a while ago."""
+    return select(Org.id).where(Org.deleted_at < time.time() - GRACE_SECONDS)
+
+
 async def sweep_deleted_orgs(store: Store, *, dry: bool) -> list[Swept]:
     """Their files and models go the way of deleted ones: the bytes with the next sweep of the disk."""
-    gone = select(Org.id).where(Org.deleted_at < time.time() - GRACE_SECONDS)
-    unfinished = Job.status.not_in([status for status in Status if status.is_final])
+    gone = gone_orgs()
     training = select(File.id).join(Job, (Job.training_file == File.id) | (Job.validation_file == File.id))
-    files = File.org_id.in_(gone) & File.deleted_at.is_(None) & File.id.not_in(training.where(unfinished))
+    files = (
+        File.org_id.in_(gone) & File.deleted_at.is_(None) & File.id.not_in(training.where(Job.status.in_(UNFINISHED)))
+    )
     models = Adapter.org_id.in_(gone) & Adapter.deleted_at.is_(None)
     return [
         *await sweep_rows(store, OldRows("files of deleted organisations", File.id, files, _mark(File)), dry=dry),

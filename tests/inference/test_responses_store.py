@@ -16,12 +16,11 @@ from app.inference.responses_items import input_items
 from app.inference.responses_object import new_response
 from app.inference.responses_references import with_referenced
 from app.inference.responses_request import ResponseCreate
-from app.inference.responses_store import DAY_SECONDS
 from app.inference.responses_stream import ResponseEvents
 from app.inference.responses_upkeep import sweep_responses
 from app.store.session import Store
 from app.store.tables import ResponseLease, StoredResponse
-from app.upkeep.sweeping import MAX_ROWS, Swept
+from app.upkeep.sweeping import DAY_SECONDS, MAX_ROWS, Swept
 from tests.inference.vllm_chunks import CALLS, TEXT
 from tests.rows import make_org
 
