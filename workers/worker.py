@@ -123,7 +123,9 @@ async def claim_next(
             waiting = await list_next(session, runnable)
             gpus, wished = share_out(waiting, devices, await leases.held(session))
             among = runnable & Job.gpu.in_(gpus)
-            claimed = await queue.claim(session, holder, Stage.TRAIN, lease_seconds=seconds, among=among)
+            claimed = (
+                await queue.claim(session, holder, Stage.TRAIN, lease_seconds=seconds, among=among) if gpus else None
+            )
             if claimed is None:
                 await _make_wishes(session, wished, seconds=seconds)
                 return None
