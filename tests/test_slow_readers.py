@@ -28,6 +28,7 @@ def asked(server: Server, request: httpx.Request) -> socket.socket:
     lines = [f"{request.method} {request.url.raw_path.decode()} HTTP/1.1"]
     lines += [f"{name}: {value}" for name, value in request.headers.items()]
     connection.sendall("\r\n".join([*lines, "", ""]).encode() + request.read())
+    until(lambda: not is_hung_up(server, connection))  # one that is not taken yet looks the same
     return connection
 
 
