@@ -9,6 +9,7 @@ from typing import Literal
 from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
 from starlette.responses import JSONResponse
+from starlette.routing import Route, WebSocketRoute
 
 from app.billing.charges import Charges
 from app.billing.funds import Funds
@@ -34,8 +35,9 @@ from app.inference.responses_upkeep import start_response_loops
 from app.inference.seals import Seals
 from app.jobs.estimate_router import router as estimates
 from app.jobs.router import router as jobs
-from app.orgs.auth import RequireKey
+from app.orgs.auth import RequireKey, RequireRole
 from app.orgs.keys import KeyRing
+from app.orgs.roles import ASKING, MODELS, WORK, Access
 from app.request_id import RequestId
 from app.settings import Settings
 from app.store.migrate import migrate
@@ -43,7 +45,18 @@ from app.store.session import Store
 from app.upkeep.loops import HOLD_DEVICES, start_loops
 from app.upkeep.publish import Publisher
 
-ROUTERS = (chat, responses, responses_socket, files, jobs, estimates, models, warmup, billing)
+# Who may do what: no route is included without it.
+ROUTERS: tuple[tuple[APIRouter, Access], ...] = (
+    (chat, ASKING),
+    (responses, ASKING),
+    (responses_socket, ASKING),
+    (files, WORK),
+    (jobs, WORK),
+    (estimates, WORK),
+    (models, MODELS),
+    (warmup, ASKING),
+    (billing, WORK),
+)
 PREFIX, ALIASES = "/api/v1", ("/api", "/v1")
 CHAT_PREFIX = "/api/inference/v1"
 
@@ -96,15 +109,23 @@ def create_app(settings: Settings) -> FastAPI:
 
 def include_routers(app: FastAPI) -> None:
     """The documented routes, and the same handlers where other clients look for them."""
-    for router in ROUTERS:
-        app.include_router(router, prefix=PREFIX)
+    for router, access in ROUTERS:
+        include(app, router, access, PREFIX)
         for alias in ALIASES:
-            app.include_router(router, prefix=alias, include_in_schema=False)
-    app.include_router(chat, prefix=CHAT_PREFIX, include_in_schema=False)
+            include(app, router, access, alias, in_schema=False)
+    include(app, chat, ASKING, CHAT_PREFIX, in_schema=False)
     health = APIRouter(tags=["health"])
     health.add_api_route("/health", get_health, response_model=Health)
     app.include_router(health)
     app.include_router(health, prefix="/api", include_in_schema=False)
+
+
+def include(app: FastAPI, router: APIRouter, access: Access, prefix: str, *, in_schema: bool = True) -> None:
+    n_before = len(app.router.routes)
+    app.include_router(router, prefix=prefix, include_in_schema=in_schema)
+    for route in app.router.routes[n_before:]:
+        assert isinstance(route, Route | WebSocketRoute)
+        route.app = RequireRole(route.app, access)
 
 
 def protocol_of(app: FastAPI) -> type[ChatProtocol]:

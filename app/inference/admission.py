@@ -16,6 +16,8 @@ from app.devices.inventory import Device, as_choices, for_engines
 from app.errors import BadRequest
 from app.inference.bounds import walk
 from app.inference.relay import Relay
+from app.orgs.allowed_models import require_model
+from app.orgs.keys import CurrentKey
 from app.remembered import Remembered
 from app.settings import Settings
 from app.store.session import Store
@@ -82,10 +84,11 @@ def parse_json(raw: bytes) -> dict[str, Any]:
     return body
 
 
-async def admit(request: HTTPConnection, org_id: str, model: str, gpu: str | None) -> Target:
-    """Raises as `Admissions.admit` does."""
+async def admit(request: HTTPConnection, key: CurrentKey, model: str, gpu: str | None) -> Target:
+    """Raises ModelNotAllowed, and as `Admissions.admit` does."""
+    require_model(key, model)
     admissions: Admissions = request.app.state.admissions
-    return await admissions.admit(org_id, model, gpu)
+    return await admissions.admit(key.org_id, model, gpu)
 
 
 def wanted_gpu(scope: Scope, body: Mapping[str, Any]) -> str | None:

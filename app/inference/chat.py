@@ -14,7 +14,7 @@ from app.inference.chat_answer import chat_answer
 from app.inference.chat_request import ChatRequest
 from app.inference.relay import Relay
 from app.inference.sending import EventStream, until_disconnect
-from app.orgs.auth import get_current_org
+from app.orgs.auth import get_current_key
 from app.plain_route import PlainRoute
 
 router = APIRouter(tags=["inference"], route_class=PlainRoute)
@@ -32,12 +32,12 @@ router = APIRouter(tags=["inference"], route_class=PlainRoute)
 )
 async def create_chat_completion(request: Request) -> Response:
     """OpenAI's chat completions, with vLLM's own sampling fields; `stream` for server-sent events."""
-    org_id = get_current_org(request)
+    key = get_current_key(request)
     body = await read_json(request)
     asked = parse(body)
-    target = await admit(request, org_id, asked.model, wanted_gpu(request.scope, body))
+    target = await admit(request, key, asked.model, wanted_gpu(request.scope, body))
     check_takes_tools(target.model, asked.tools, asked.tool_choice)
-    return ChatResponse(relay_for(request.app.state, target, org_id, request.state.request_id), asked)
+    return ChatResponse(relay_for(request.app.state, target, key.org_id, request.state.request_id), asked)
 
 
 def parse(body: dict[str, Any]) -> ChatRequest:

@@ -15,7 +15,8 @@ from app.catalog.spec import Catalog, ModelSpec
 from app.deps import SessionDep
 from app.devices import leases
 from app.devices.inventory import Device, as_choices
-from app.orgs.auth import CurrentOrg
+from app.orgs.allowed_models import require_model
+from app.orgs.auth import AskingKey
 from app.store.tables import Adapter
 
 router = APIRouter(prefix="/models", tags=["models"])
@@ -65,10 +66,12 @@ class ModelDeleted(BaseModel):
 
 
 @router.get("")
-async def list_models(request: Request, org_id: CurrentOrg, session: SessionDep) -> ModelsOut:
-    state = request.app.state
-    adapters = await _list_adapters(session, org_id)
-    base = [base_model(spec, int(state.catalog_loaded_at)) for spec in state.catalog.models]
+async def list_models(request: Request, key: AskingKey, session: SessionDep) -> ModelsOut:
+    """Those that the key may use."""
+    state, org_id = request.app.state, key.org_id
+    adapters = [row for row in await _list_adapters(session, org_id) if key.may_use(row.name)]
+    specs = [spec for spec in state.catalog.models if key.may_use(spec.id)]
+    base = [base_model(spec, int(state.catalog_loaded_at)) for spec in specs]
     tuned = [model for adapter in adapters if (model := fine_tuned(state.catalog, adapter))]
     return ModelsOut(
         object="list",
@@ -91,8 +94,9 @@ async def list_models(request: Request, org_id: CurrentOrg, session: SessionDep)
 
 
 @router.get("/{model_id:path}")
-async def get_model(request: Request, model_id: str, org_id: CurrentOrg, session: SessionDep) -> ModelOut:
-    state = request.app.state
+async def get_model(request: Request, model_id: str, key: AskingKey, session: SessionDep) -> ModelOut:
+    require_model(key, model_id)
+    state, org_id = request.app.state, key.org_id
     spec, adapter = await resolve(session, state.catalog, org_id, model_id)
     if adapter is None:
         return base_model(spec, int(state.catalog_loaded_at))
@@ -104,9 +108,10 @@ async def get_model(request: Request, model_id: str, org_id: CurrentOrg, session
 
 
 @router.delete("/{model_id:path}")
-async def delete_model(request: Request, model_id: str, org_id: CurrentOrg, session: SessionDep) -> ModelDeleted:
+async def delete_model(request: Request, model_id: str, key: AskingKey, session: SessionDep) -> ModelDeleted:
     """The organisation's own fine-tunes only; a base model is a 404 here."""
-    _, ref = await resolve(session, request.app.state.catalog, org_id, model_id)
+    require_model(key, model_id)
+    _, ref = await resolve(session, request.app.state.catalog, key.org_id, model_id)
     adapter = await session.get(Adapter, ref.id) if ref else None
     if adapter is None:
         raise UnknownModel(model_id)

@@ -20,7 +20,7 @@ from app.inference.responses_references import with_referenced
 from app.inference.responses_request import ResponseCreate
 from app.inference.responses_retold import retold
 from app.inference.responses_sending import FollowedAnswer, StreamedAnswer, ToldAnswer, WholeAnswer, as_json
-from app.orgs.auth import CurrentOrg
+from app.orgs.auth import AskingKey, CurrentOrg
 from app.settings import Settings
 from app.store.idempotency import IdempotencyHeader, find_claimed
 from app.store.paging import PageQuery
@@ -62,7 +62,7 @@ def takes(model: type[BaseModel]) -> dict[str, Any]:
 )
 async def create_response(
     request: Request,
-    org_id: CurrentOrg,
+    key: AskingKey,
     store: StoreDep,
     backgrounds: BackgroundsDep,
     idempotency_key: IdempotencyHeader = None,
@@ -70,7 +70,8 @@ async def create_response(
     """OpenAI's Responses: string or items in, items out; `previous_response_id` goes on with a conversation."""
     body = await read_json(request)
     asked = validated(ResponseCreate, body)
-    target = await admit(request, org_id, asked.model, wanted_gpu(request.scope, body))
+    org_id = key.org_id
+    target = await admit(request, key, asked.model, wanted_gpu(request.scope, body))
     async with store.read() as session:
         earlier = await find_claimed(session, org_id, idempotency_key, body)
         if earlier:
@@ -90,11 +91,12 @@ async def create_response(
     openapi_extra=takes(CompactRequest),
     responses={200: {"content": {"application/json": {"schema": {"type": "object"}}}}},
 )
-async def compact_response(request: Request, org_id: CurrentOrg, store: StoreDep) -> Response:
+async def compact_response(request: Request, key: AskingKey, store: StoreDep) -> Response:
     """A conversation made short: a window of items to go on from, which is nowhere kept."""
     body = await read_json(request)
     asked = validated(CompactRequest, body)
-    target = await admit(request, org_id, asked.model, wanted_gpu(request.scope, body))
+    org_id = key.org_id
+    target = await admit(request, key, asked.model, wanted_gpu(request.scope, body))
     async with store.read() as session:
         conversation = await stored.history(session, org_id, asked.previous_response_id)
         question = asked.asking_for_summary(target.model.context_length)

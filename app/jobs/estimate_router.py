@@ -15,7 +15,8 @@ from app.jobs.estimate import GIB, GpuEstimate
 from app.jobs.hyperparameters import resolve_hyperparameters
 from app.jobs.router import CatalogDep
 from app.jobs.schemas import JobCreate
-from app.orgs.auth import CurrentOrg
+from app.orgs.allowed_models import require_model
+from app.orgs.auth import AskingKey
 
 router = APIRouter(prefix="/fine_tuning", tags=["fine-tuning"])
 
@@ -54,8 +55,10 @@ class EstimateOut(BaseModel):
 
 
 @router.post("/estimate")
-async def estimate_job(body: JobCreate, org_id: CurrentOrg, session: SessionDep, catalog: CatalogDep) -> EstimateOut:
+async def estimate_job(body: JobCreate, key: AskingKey, session: SessionDep, catalog: CatalogDep) -> EstimateOut:
     """Takes what the creation of a job takes; what that refuses for its model, file or hyperparameters, this does."""
+    require_model(key, body.model)
+    org_id = key.org_id
     spec, _ = await resolve(session, catalog, org_id, body.model)
     if not spec.trainable:
         raise BadRequest(f"{spec.id} can be served, but not fine-tuned.", param="model")
