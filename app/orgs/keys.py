@@ -57,6 +57,13 @@ class CurrentKey:
         models = None if row.models is None else frozenset(name.lower() for name in row.models)
         return cls(row.org_id, row.id, Role(row.role), models, row.expires_at, Limits.of(row), Limits.of(org))
 
+    def may_use(self, model: str) -> bool:
+        """Whoever may use a fine-tune may use its checkpoints."""
+        if self.models is None:
+            return True
+        name = model.lower()
+        return name in self.models or name.partition(":ckpt-step-")[0] in self.models
+
 
 def hash_key(key: str) -> str:
     """Keys carry 256 random bits, so a plain SHA-256 cannot be guessed back."""
