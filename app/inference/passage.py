@@ -190,11 +190,11 @@ class Passage:
         self._relay.let_go()
 
     def _charge(self, usage: Usage, then: Callable[[], None]) -> None:
-        if usage == Usage():
-            then()
-        else:
+        if usage:
             self._relay.spend(usage)
             self._relay.charges.submit(self._relay.entry(usage), then)
+        else:
+            then()
 
     # the stream
 
