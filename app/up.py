@@ -1,6 +1,7 @@
 """`loam up` and `loam serve`: uvicorn, a worker beside it, and what a first start says."""
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -55,6 +56,8 @@ async def _up(settings: Settings, with_worker: bool) -> int:
     app = create_app(settings)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     server = Server(settings, app, await _first_key(settings))
+    gc.collect()
+    gc.freeze()  # what has been imported stays: to look through it again and again takes long, and all wait
     worker = asyncio.create_task(_keep_worker(settings)) if with_worker else None
     try:
         await server.serve(sockets=[listener])

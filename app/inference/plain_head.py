@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 END = b"\r\n\r\n"
-LENGTH = re.compile(rb"(?<=\r\ncontent-length: )[0-9]{1,9}(?=\r\n)", re.IGNORECASE)
+LENGTH = re.compile(rb"\r\ncontent-length: ([0-9]{1,9})\r\n", re.IGNORECASE)
 LINE = rb"[!#$%&'*+.^`|~\w-]+:[^\x00-\x08\n-\x1f\x7f]*\r\n"
 PLAIN = re.compile(rb"POST (/[\w/.-]*) HTTP/1\.1\r\n((?:" + LINE + rb")+)\r\n", re.ASCII)
 # What says that the body is not what it looks like, or that something is expected before it.
@@ -27,7 +27,7 @@ class PlainHead:
     headers: list[Header]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Extent:
     """Where a request's head and body end, counted in bytes, and the head's outline."""
 
@@ -42,7 +42,7 @@ def extent_of(data: bytes) -> Extent | None:
     length = LENGTH.search(data, 0, end)
     if length is None:
         return None
-    return Extent(end, end + int(length[0]), data[: length.start()] + data[length.end() : end])
+    return Extent(end, end + int(length[1]), data[: length.start(1)] + data[length.end(1) : end])
 
 
 def read_head(outline: bytes) -> PlainHead | None:
