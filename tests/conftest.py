@@ -4,11 +4,15 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from httpx import AsyncClient
 
 from app.store.session import Store
 from tests.servers import Server, TestOrg, running_server
 from tests.stores import PostgresStores, SqliteStores
+
+# Its own tracebacks, with what all variables held, take a second each.
+structlog.configure(processors=[structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)])
 
 
 @pytest.fixture(scope="session")
