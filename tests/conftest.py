@@ -11,6 +11,7 @@ from tests.servers import Server, TestOrg, running_server
 from tests.stores import PostgresStores, SqliteStores
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Under `-n` files go beside each other; all on the real engine and training is one row, the longest: it begins."""
     items.sort(key=lambda item: not is_real(item))
