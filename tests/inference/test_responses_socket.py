@@ -110,7 +110,7 @@ WRONG: dict[str, tuple[Any, int, str | None, str]] = {
     "no model": ({**TURN, "model": None}, 400, "model", "invalid_request_error"),
     "an unknown model": ({**TURN, "model": "no/such"}, 404, "model", "model_not_found"),
     "no input": ({**TURN, "input": None}, 400, "input", "missing_required_parameter"),
-    "what the engine refuses": ({**TURN, "input": "w " * 9000}, 400, "input_tokens", "context_length_exceeded"),
+    "what the engine refuses": ({**TURN, "input": "w " * 9000}, 400, "input", "context_length_exceeded"),
     "an unknown previous": (
         {**TURN, "previous_response_id": "resp_x"},
         400,
