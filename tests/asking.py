@@ -111,11 +111,13 @@ async def ledger_of(server: Server, client: AsyncClient, kind: str) -> list[Ledg
     return [entry for entry in entries if entry.kind == kind]
 
 
-async def spend_everything(server: Server, org: TestOrg) -> None:
+async def spend_everything(server: Server, org: TestOrg, *, but_micros: int = 0) -> None:
     store = Store(Settings(data_dir=server.data_dir).store_url)
     async with store.begin() as session:
         left = await balance_micros(session, org.id)
-        await append(session, Entry(org_id=org.id, source=f"all:{org.id}", kind="credit", amount_micros=-left))
+        await append(
+            session, Entry(org_id=org.id, source=f"all:{org.id}", kind="credit", amount_micros=but_micros - left)
+        )
     await store.close()
 
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from starlette.datastructures import State
 from starlette.types import Scope
 
+from app.catalog.preference import wanted_gpu
 from app.engines.client import chat_request
 from app.ids import new_id
-from app.inference.admission import parse_json, relay_for, wanted_gpu
+from app.inference.admission import parse_json, relay_for
 from app.inference.bounds import check_takes_tools
 from app.inference.chat import parse
 from app.inference.chat_answer import chat_answer
