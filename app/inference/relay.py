@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import orjson
 import structlog
 
-from app.billing.allowance import Bound, bound
+from app.billing.bound import Bound, bound
 from app.billing.charges import Charges
 from app.billing.funds import Hold
 from app.billing.ledger import Entry, InsufficientFunds
