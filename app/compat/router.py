@@ -37,7 +37,7 @@ from app.jobs.metric_points import MetricsQuery, list_points
 from app.jobs.router import CatalogDep, JobDep, event_stream
 from app.jobs.schemas import EventOut
 from app.jobs.service import get_job, seq_of
-from app.orgs.auth import CurrentOrg
+from app.orgs.auth import AskingKey, CurrentOrg
 from app.store.idempotency import IdempotencyHeader
 from app.store.paging import ListOut, list_out
 from app.store.tables import Job
@@ -67,14 +67,14 @@ router.add_api_route("/learning/files/{file_id}", files.delete_file, methods=["D
 async def create_job(
     request: Request,
     body: CompatJobCreate,
-    org_id: CurrentOrg,
+    key: AskingKey,
     session: SessionDep,
     catalog: CatalogDep,
     settings: SettingsDep,
     idempotency_key: IdempotencyHeader = None,
 ) -> CompatJobOut:
-    made = await fine_tuning.create_job(request, body, org_id, session, catalog, settings, idempotency_key)
-    return CompatJobOut.of(await get_job(session, org_id, made.id))
+    made = await fine_tuning.create_job(request, body, key, session, catalog, settings, idempotency_key)
+    return CompatJobOut.of(await get_job(session, key.org_id, made.id))
 
 
 @router.get("/learning/jobs")

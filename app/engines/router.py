@@ -16,7 +16,7 @@ from app.devices.inventory import as_choices, for_engines
 from app.engines.start_times import estimate_seconds
 from app.engines.warmup import Warmups
 from app.errors import BadRequest
-from app.orgs.auth import CurrentOrg
+from app.orgs.auth import AskingKey
 
 router = APIRouter(prefix="/warmup", tags=["warmup"])
 
@@ -48,14 +48,14 @@ def get_warmups(request: Request) -> Warmups:
 
 @router.get("/status/{model_id:path}")
 async def get_warmup_status(
-    request: Request, model_id: str, org_id: CurrentOrg, session: SessionDep, gpu: str | None = None
+    request: Request, model_id: str, key: AskingKey, session: SessionDep, gpu: str | None = None
 ) -> WarmupStatus:
     """Without a GPU type: the best state of all. `progress` is 0 to 1, by what the engine has logged so far;
     `estimated_seconds` is what the last starts of this model on this GPU type took as a whole.
     """
-    spec, _ = await resolve(session, request.app.state.catalog, org_id, model_id)
+    spec, _ = await resolve(session, request.app.state.catalog, key.org_id, model_id)
     wanted = asked_gpu({}, request.headers, request.query_params)
-    state = get_warmups(request).state(spec, _choose(request, spec, wanted) if wanted else None)
+    state = get_warmups(request).state(key.org_id, spec, _choose(request, spec, wanted) if wanted else None)
     return WarmupStatus(
         status=state.word,
         model=model_id,
@@ -71,14 +71,15 @@ async def get_warmup_status(
 
 @router.post("/{model_id:path}")
 async def warm_up(
-    request: Request, model_id: str, org_id: CurrentOrg, session: SessionDep, gpu: str | None = None
+    request: Request, model_id: str, key: AskingKey, session: SessionDep, gpu: str | None = None
 ) -> WarmupOut:
     """Start the model's engine now; answers at once. Needs no body, but a GPU may be asked for in one."""
     wanted = asked_gpu(await _read_body(request), request.headers, request.query_params)
-    spec, adapter = await resolve(session, request.app.state.catalog, org_id, model_id)
-    await require_funds(session, org_id)
+    spec, adapter = await resolve(session, request.app.state.catalog, key.org_id, model_id)
+    await require_funds(session, key.org_id)
+    await request.app.state.budgets.require(key)
     choice = _choose(request, spec, wanted)
-    status = get_warmups(request).start(Target(spec, adapter, choice), org_id)
+    status = get_warmups(request).start(Target(spec, adapter, choice), key)
     return WarmupOut(
         status=status,
         model=model_id,

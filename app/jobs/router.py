@@ -15,7 +15,7 @@ from app.jobs import queue, service
 from app.jobs.follow import follow
 from app.jobs.metric_points import MetricsOut, MetricsQuery, list_points
 from app.jobs.schemas import CheckpointOut, EventOut, JobCreate, JobOut
-from app.orgs.auth import CurrentOrg
+from app.orgs.auth import AskingKey, CurrentOrg
 from app.store.idempotency import IdempotencyHeader
 from app.store.paging import ListOut, PageQuery, list_out
 from app.store.tables import Job
@@ -41,15 +41,15 @@ PageDep = Annotated[PageQuery, Query()]
 async def create_job(
     request: Request,
     body: JobCreate,
-    org_id: CurrentOrg,
+    key: AskingKey,
     session: SessionDep,
     catalog: CatalogDep,
     settings: SettingsDep,
     idempotency_key: IdempotencyHeader = None,
 ) -> JobOut:
-    present = as_choices(for_training(request.app.state.devices))
+    org_id, present = key.org_id, as_choices(for_training(request.app.state.devices))
     gpu = await service.plan_gpu(session, catalog, org_id, body, present=present, fallback=settings.gpu_fallback)
-    job = await service.create_job(session, catalog, org_id, body, gpu=gpu, idempotency_key=idempotency_key)
+    job = await service.create_job(session, catalog, key, body, gpu=gpu, idempotency_key=idempotency_key)
     await service.require_place(session, org_id, max_queued=settings.max_queued_jobs)
     return JobOut.of(job)
 

@@ -113,7 +113,8 @@ async def sweep_rate_levels(store: Store, *, dry: bool) -> list[Swept]:
 
 async def sweep_holds(store: Store, *, dry: bool) -> list[Swept]:
     """Of processes that are gone; they count for nothing already."""
-    return await sweep_rows(store, OldRows("holds of nobody", Hold.holder, Hold.expires_at < db_now()), dry=dry)
+    are_void = (Hold.expires_at < db_now()) & (Hold.kept_micros == 0)
+    return await sweep_rows(store, OldRows("holds of nobody", Hold.holder, are_void), dry=dry)
 
 
 def gone_orgs() -> Select[str]:
