@@ -53,7 +53,7 @@ def _begin(
     request_id = new_id("req")
     relay = relay_for(state, target, key.org_id, request_id)
     relay.key_id = key.key_id
-    if key.has_rates:
+    if key.is_throttled:
         relay.allowance = state.allowances.find_known(key)
         if relay.allowance is None or not relay.allowance.has_left():
             return None
@@ -63,6 +63,7 @@ def _begin(
     if not relay.hold_now(asking, len(request)):
         return None
     try:
+        relay.take_place()
         if leased := state.pool.lease_now(target, body=asking):
             if relay.allowance:
                 relay.allowance.take()
