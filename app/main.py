@@ -10,6 +10,7 @@ from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import JSONResponse
+from starlette.routing import Route, WebSocketRoute
 
 from app.billing.budgets import Budgets
 from app.billing.charges import Charges
@@ -19,6 +20,7 @@ from app.billing.router import router as billing
 from app.billing.usage_router import router as usage
 from app.body_limit import BodyLimit
 from app.catalog.load import load_catalog
+from app.compat.models import router as compat_models
 from app.compat.money import router as compat_money
 from app.compat.router import router as compat
 from app.devices.inventory import find_devices
@@ -45,8 +47,9 @@ from app.jobs.preview import Previews
 from app.jobs.preview_router import router as previews
 from app.jobs.router import router as jobs
 from app.orgs.allowances import SHARE_SECONDS, Allowances
-from app.orgs.auth import RequireKey
+from app.orgs.auth import RequireKey, RequireRole
 from app.orgs.keys import KeyRing
+from app.orgs.roles import ASKING, MODELS, WORK, Access
 from app.request_id import RequestId
 from app.settings import Settings
 from app.store.migrate import migrate
@@ -55,9 +58,24 @@ from app.sweeps import all_sweeps
 from app.upkeep.loops import HOLD_DEVICES, repeat, start_loops
 from app.upkeep.publish import Publisher
 
-COMPAT = (compat, compat_money)  # before the rest: a model's id may be followed by a path of theirs
-OWN = (chat, responses, responses_socket, files, jobs, adapters, estimates, previews, models, warmup, billing, usage)
-ROUTERS = (*COMPAT, *OWN)
+# Who may do what: no route is included without it.
+ROUTERS: tuple[tuple[APIRouter, Access], ...] = (
+    (compat, WORK),  # before the rest: a model's id may be followed by a path of theirs
+    (compat_models, MODELS),
+    (compat_money, WORK),
+    (chat, ASKING),
+    (responses, ASKING),
+    (responses_socket, ASKING),
+    (files, WORK),
+    (jobs, WORK),
+    (adapters, WORK),
+    (estimates, WORK),
+    (previews, WORK),
+    (models, MODELS),
+    (warmup, ASKING),
+    (billing, WORK),
+    (usage, WORK),
+)
 PREFIX, ALIASES = "/api/v1", ("/api", "/v1")
 CHAT_PREFIX = "/api/inference/v1"
 
@@ -91,7 +109,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
         strict_content_type=False,
         generate_unique_id_function=lambda route: route.name,
-        responses={status: {"model": ErrorBody} for status in (400, 401, 402, 404, 413, 429, 503)},
+        responses={status: {"model": ErrorBody} for status in (400, 401, 402, 403, 404, 413, 429, 503)},
     )
     app.state.settings = settings
     app.state.catalog = catalog
@@ -110,15 +128,23 @@ def create_app(settings: Settings) -> FastAPI:
 
 def include_routers(app: FastAPI) -> None:
     """The documented routes, and the same handlers where other clients look for them."""
-    for router in ROUTERS:
-        app.include_router(router, prefix=PREFIX)
+    for router, access in ROUTERS:
+        include(app, router, access, PREFIX)
         for alias in ALIASES:
-            app.include_router(router, prefix=alias, include_in_schema=False)
-    app.include_router(chat, prefix=CHAT_PREFIX, include_in_schema=False)
+            include(app, router, access, alias, in_schema=False)
+    include(app, chat, ASKING, CHAT_PREFIX, in_schema=False)
     health = APIRouter(tags=["health"])
     health.add_api_route("/health", get_health, response_model=Health)
     app.include_router(health)
     app.include_router(health, prefix="/api", include_in_schema=False)
+
+
+def include(app: FastAPI, router: APIRouter, access: Access, prefix: str, *, in_schema: bool = True) -> None:
+    n_before = len(app.router.routes)
+    app.include_router(router, prefix=prefix, include_in_schema=in_schema)
+    for route in app.router.routes[n_before:]:
+        assert isinstance(route, Route | WebSocketRoute)
+        route.app = RequireRole(route.app, access)
 
 
 def protocol_of(app: FastAPI) -> type[ChatProtocol]:

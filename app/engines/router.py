@@ -16,6 +16,7 @@ from app.devices.inventory import as_choices, for_engines
 from app.engines.start_times import estimate_seconds
 from app.engines.warmup import Warmups
 from app.errors import BadRequest
+from app.orgs.allowed_models import require_model
 from app.orgs.auth import AskingKey
 
 router = APIRouter(prefix="/warmup", tags=["warmup"])
@@ -53,6 +54,7 @@ async def get_warmup_status(
     """Without a GPU type: the best state of all. `progress` is 0 to 1, by what the engine has logged so far;
     `estimated_seconds` is what the last starts of this model on this GPU type took as a whole.
     """
+    require_model(key, model_id)
     spec, _ = await resolve(session, request.app.state.catalog, key.org_id, model_id)
     wanted = asked_gpu({}, request.headers, request.query_params)
     state = get_warmups(request).state(key.org_id, spec, _choose(request, spec, wanted) if wanted else None)
@@ -75,6 +77,7 @@ async def warm_up(
 ) -> WarmupOut:
     """Start the model's engine now; answers at once. Needs no body, but a GPU may be asked for in one."""
     wanted = asked_gpu(await _read_body(request), request.headers, request.query_params)
+    require_model(key, model_id)
     spec, adapter = await resolve(session, request.app.state.catalog, key.org_id, model_id)
     await require_funds(session, key.org_id)
     await request.app.state.budgets.require(key)

@@ -17,6 +17,7 @@ from app.errors import BadRequest
 from app.inference.bounds import walk
 from app.inference.relay import Relay
 from app.orgs.allowances import Allowance
+from app.orgs.allowed_models import require_model
 from app.orgs.keys import CurrentKey
 from app.remembered import Remembered
 from app.settings import Settings
@@ -85,7 +86,8 @@ def parse_json(raw: bytes) -> dict[str, Any]:
 
 
 async def admit(request: HTTPConnection, org_id: str, model: str, gpu: str | None) -> Target:
-    """Raises RateLimited, BudgetSpent, and as `Admissions.admit` does."""
+    """Raises ModelNotAllowed, RateLimited, BudgetSpent, and as `Admissions.admit` does."""
+    require_model(request.state.key, model)
     await _take_one(request)
     await request.app.state.budgets.require(request.state.key)
     admissions: Admissions = request.app.state.admissions

@@ -12,15 +12,18 @@ from app.inference.bounds import check_takes_tools
 from app.inference.chat import parse
 from app.inference.chat_answer import chat_answer
 from app.inference.passage import Outlet, Passage
+from app.orgs.allowed_models import require_model
 from app.orgs.auth import bearer_token
 from app.orgs.keys import CurrentKey
+from app.orgs.roles import ASKERS
 from app.request_id import marks
 
 
 def known_key(state: State, scope: Scope) -> CurrentKey | None:
-    """Who asks, if that is known without looking it up. `state`: the application's."""
+    """Who asks, if that is known without looking it up, and may ask models. `state`: the application's."""
     token = bearer_token(scope)
-    return state.key_ring.find_known(token) if token else None
+    key: CurrentKey | None = state.key_ring.find_known(token) if token else None
+    return key if key and key.role in ASKERS else None
 
 
 def begin_at_once(
@@ -46,6 +49,7 @@ def _begin(
         return None
     body = parse_json(raw)
     asked = parse(body)
+    require_model(key, asked.model)
     target = state.admissions.find_known(key.org_id, asked.model, wanted_gpu(scope, body))
     if target is None or not state.budgets.allow_now(key):
         return None

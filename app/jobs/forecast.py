@@ -10,6 +10,8 @@ from app.errors import BadRequest
 from app.files.service import get_training_file
 from app.jobs.hyperparameters import require_validation_rows, resolve_hyperparameters
 from app.jobs.schemas import JobCreate
+from app.orgs.allowed_models import require_model
+from app.orgs.keys import CurrentKey
 from app.store.tables import File
 
 
@@ -27,10 +29,11 @@ async def resolve_trainable(session: AsyncSession, catalog: Catalog, org_id: str
     return spec
 
 
-async def foresee(session: AsyncSession, catalog: Catalog, org_id: str, asked: JobCreate) -> Forecast:
+async def foresee(session: AsyncSession, catalog: Catalog, key: CurrentKey, asked: JobCreate) -> Forecast:
     """Refuses what the creation of the job would refuse for its model, file or hyperparameters."""
-    spec = await resolve_trainable(session, catalog, org_id, asked.model)
-    file = await get_training_file(session, org_id, asked.training_file, param="training_file")
+    require_model(key, asked.model)
+    spec = await resolve_trainable(session, catalog, key.org_id, asked.model)
+    file = await get_training_file(session, key.org_id, asked.training_file, param="training_file")
     numbers = resolve_hyperparameters(asked.asked, spec, file.n_rows or 1, on_cpu=False)
     require_validation_rows(numbers, file.n_rows or 1, has_file=asked.validation_file is not None)
     return Forecast(spec, file, numbers)

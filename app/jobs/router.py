@@ -15,6 +15,7 @@ from app.jobs import queue, service
 from app.jobs.follow import follow
 from app.jobs.metric_points import MetricsOut, MetricsQuery, list_points
 from app.jobs.schemas import CheckpointOut, EventOut, JobCreate, JobOut
+from app.orgs.allowed_models import require_model
 from app.orgs.auth import AskingKey, CurrentOrg
 from app.orgs.quotas import get_quotas
 from app.store.idempotency import IdempotencyHeader
@@ -48,6 +49,7 @@ async def create_job(
     settings: SettingsDep,
     idempotency_key: IdempotencyHeader = None,
 ) -> JobOut:
+    require_model(key, body.model)
     org_id, present = key.org_id, as_choices(for_training(request.app.state.devices))
     gpu = await service.plan_gpu(session, catalog, org_id, body, present=present, fallback=settings.gpu_fallback)
     job = await service.create_job(session, catalog, key, body, gpu=gpu, idempotency_key=idempotency_key)

@@ -62,6 +62,13 @@ class CurrentKey:
         own, orgs = Limits.of(row), Limits.of(org, usual_at_once=usual_at_once)
         return cls(row.org_id, row.id, Role(row.role), models, row.expires_at, own, orgs)
 
+    def may_use(self, model: str) -> bool:
+        """Whoever may use a fine-tune may use its checkpoints."""
+        if self.models is None:
+            return True
+        name = model.lower()
+        return name in self.models or name.partition(":ckpt-step-")[0] in self.models
+
 
 def hash_key(key: str) -> str:
     """Keys carry 256 random bits, so a plain SHA-256 cannot be guessed back."""
