@@ -173,7 +173,9 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     store = state.store = Store(settings.store_url)
     await migrate(store)
     state.seals = await Seals.load(store)
-    state.key_ring = KeyRing(store, cache_seconds=settings.key_cache_seconds)
+    state.key_ring = KeyRing(
+        store, cache_seconds=settings.key_cache_seconds, usual_at_once=settings.max_requests_at_once
+    )
     allowances = state.allowances = Allowances(store)
     funds = Funds(store, lease_seconds=settings.lease_seconds)
     async with store.begin() as session:
@@ -194,7 +196,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     sweeps = all_sweeps(settings, store, storage)
     state.loops = start_loops(settings, store, state.catalog, pool, publisher, sweeps)
     response_loops = start_response_loops(settings, state.backgrounds)
-    response_loops.append(asyncio.create_task(repeat("share rates", allowances.share, SHARE_SECONDS)))
+    response_loops.append(asyncio.create_task(repeat("share limits", allowances.share, SHARE_SECONDS)))
     funds_loop = asyncio.create_task(repeat("share funds", funds.step, settings.poll_seconds))
     following = asyncio.create_task(state.followers.run())
     try:

@@ -34,6 +34,9 @@ class Settings(BaseSettings):
     max_stored_files: PositiveInt = 10_000
     max_stored_bytes: PositiveInt = 100 << 30
     max_queued_jobs: PositiveInt = 100
+    max_requests_at_once: PositiveInt | None = Field(
+        None, description="of one organisation, unless it has another limit"
+    )
     websocket_seconds: PositiveFloat = 3600.0
     response_retention_days: PositiveFloat = 30.0
     job_event_retention_days: PositiveFloat = 90.0

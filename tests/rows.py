@@ -14,6 +14,8 @@ from app.catalog.spec import Catalog, GpuChoice
 from app.ids import new_id
 from app.jobs.hyperparameters import HyperparametersIn, resolve_hyperparameters
 from app.jobs.states import Stage, Status
+from app.orgs.keys import CurrentKey
+from app.orgs.roles import Role
 from app.store.tables import File, Job, Org
 
 PRICES = {"prompt": "1", "cached_prompt": "0.5", "completion": "2", "training": "4"}
@@ -46,6 +48,10 @@ async def make_org(session: AsyncSession, name: str | None = None) -> Org:
     session.add(org)
     await session.flush()
     return org
+
+
+def key_of(org: Org, key_id: str = "key", **limits: Any) -> CurrentKey:
+    return CurrentKey(org.id, key_id, Role.MEMBER, **limits)
 
 
 async def give_credit(session: AsyncSession, org_id: str, micros: int = 10**9) -> None:

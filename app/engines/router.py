@@ -57,7 +57,7 @@ async def get_warmup_status(
     require_model(key, model_id)
     spec, _ = await resolve(session, request.app.state.catalog, key.org_id, model_id)
     wanted = wanted_gpu(request.scope, {})
-    state = get_warmups(request).state(spec, _choose(request, spec, wanted) if wanted else None)
+    state = get_warmups(request).state(key.org_id, spec, _choose(request, spec, wanted) if wanted else None)
     return WarmupStatus(
         status=state.word,
         model=model_id,
@@ -80,8 +80,9 @@ async def warm_up(
     require_model(key, model_id)
     spec, adapter = await resolve(session, request.app.state.catalog, key.org_id, model_id)
     await require_funds(session, key.org_id)
+    await request.app.state.budgets.require(key)
     choice = _choose(request, spec, wanted)
-    status = get_warmups(request).start(Target(spec, adapter, choice), key.org_id)
+    status = get_warmups(request).start(Target(spec, adapter, choice), key)
     return WarmupOut(
         status=status,
         model=model_id,

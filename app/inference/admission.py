@@ -95,7 +95,7 @@ async def admit(request: HTTPConnection, org_id: str, model: str, gpu: str | Non
 
 async def _take_one(request: HTTPConnection) -> None:
     key: CurrentKey = request.state.key
-    if key.has_rates:
+    if key.is_throttled:
         allowance: Allowance = await request.app.state.allowances.of(key)
         request.state.allowance = allowance
         try:

@@ -85,7 +85,7 @@ class ShortWay:
         request_id = new_id("req")
         relay = relay_for(self._state, target, key.org_id, request_id)
         relay.key_id = key.key_id
-        if key.has_rates:
+        if key.is_throttled:
             relay.allowance = self._allowances.find_known(key)
             if relay.allowance is None or not relay.allowance.has_left():
                 return None
@@ -95,6 +95,7 @@ class ShortWay:
         if not relay.hold_now(asking, len(request)):
             return None
         try:
+            relay.take_place()
             if leased := self._pool.lease_now(target, body=asking):
                 if relay.allowance:
                     relay.allowance.take()

@@ -17,6 +17,7 @@ from app.jobs.metric_points import MetricsOut, MetricsQuery, list_points
 from app.jobs.schemas import CheckpointOut, EventOut, JobCreate, JobOut
 from app.orgs.allowed_models import require_model
 from app.orgs.auth import AskingKey, CurrentOrg
+from app.orgs.quotas import get_quotas
 from app.store.idempotency import IdempotencyHeader
 from app.store.paging import ListOut, PageQuery, list_out
 from app.store.tables import Job
@@ -51,8 +52,9 @@ async def create_job(
     require_model(key, body.model)
     org_id, present = key.org_id, as_choices(for_training(request.app.state.devices))
     gpu = await service.plan_gpu(session, catalog, org_id, body, present=present, fallback=settings.gpu_fallback)
-    job = await service.create_job(session, catalog, org_id, body, gpu=gpu, idempotency_key=idempotency_key)
-    await service.require_place(session, org_id, max_queued=settings.max_queued_jobs)
+    job = await service.create_job(session, catalog, key, body, gpu=gpu, idempotency_key=idempotency_key)
+    quotas = await get_quotas(session, org_id, settings)
+    await service.require_place(session, org_id, max_queued=quotas.max_queued_jobs)
     return JobOut.of(job)
 
 

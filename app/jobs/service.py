@@ -15,6 +15,8 @@ from app.files.row_statistics import RowLengths
 from app.files.service import get_training_file
 from app.ids import new_id
 from app.jobs import queue
+from app.jobs.budgets import require_budget
+from app.jobs.cost import estimate_micros
 from app.jobs.estimate import require_fit
 from app.jobs.events import record
 from app.jobs.file_warnings import warnings_of
@@ -23,6 +25,7 @@ from app.jobs.funding import require_estimate
 from app.jobs.hyperparameters import require_validation_rows, resolve_hyperparameters
 from app.jobs.schemas import JobCreate
 from app.jobs.states import UNFINISHED, EventType, Status
+from app.orgs.keys import CurrentKey
 from app.orgs.quotas import lock_org
 from app.store.idempotency import claim_key
 from app.store.paging import Page, PageQuery, paginate
@@ -51,14 +54,14 @@ class TooManyQueued(APIError):
 async def create_job(
     session: AsyncSession,
     catalog: Catalog,
-    org_id: str,
+    key: CurrentKey,
     asked: JobCreate,
     *,
     gpu: GpuChoice,
     idempotency_key: str | None = None,
 ) -> Job:
     """Check everything that can be known now, make every "auto" a number, and queue the job."""
-    job_id = new_id("ftjob")
+    job_id, org_id = new_id("ftjob"), key.org_id
     kept_id = await claim_key(session, org_id, idempotency_key, asked.model_dump(mode="json"), job_id)
     if kept_id != job_id:
         return await get_job(session, org_id, kept_id)
@@ -70,12 +73,14 @@ async def create_job(
         await get_training_file(session, org_id, asked.validation_file, param="validation_file")
     numbers = resolve_hyperparameters(asked.asked, spec, training_file.n_rows or 1, on_cpu=gpu.type == "CPU")
     require_validation_rows(numbers, training_file.n_rows or 1, has_file=asked.validation_file is not None)
-    job = _new_job(job_id, org_id, asked, spec, adapter)
+    job = _new_job(job_id, key, asked, spec, adapter)
     if training_file.row_lengths:
         lengths = RowLengths.of(training_file.row_lengths)
         job.memory_bytes = require_fit(catalog, spec, gpu, numbers, lengths)
     job.gpu, job.hyperparameters = str(gpu), numbers
-    await require_estimate(session, catalog, job)
+    job.estimated_micros = await estimate_micros(session, catalog, job)
+    await require_estimate(session, job)
+    await require_budget(session, job)
     await queue.enqueue(session, job)
     for warning in warnings_of(training_file, numbers["max_seq_length"])[:WARNINGS_TOLD]:
         await record(session, job.id, EventType.WARNING, warning, level="warn")
@@ -104,10 +109,11 @@ async def plan_gpu(
     return choose_gpu(spec, asked.gpu_preference, present, fallback=fallback)
 
 
-def _new_job(job_id: str, org_id: str, asked: JobCreate, spec: ModelSpec, adapter: AdapterRef | None) -> Job:
+def _new_job(job_id: str, key: CurrentKey, asked: JobCreate, spec: ModelSpec, adapter: AdapterRef | None) -> Job:
     return Job(
         id=job_id,
-        org_id=org_id,
+        org_id=key.org_id,
+        key_id=key.key_id,
         model=asked.model if adapter else spec.id,
         base_model=spec.id,
         init_adapter=f"{adapter.job_id}/{adapter.folder}" if adapter else None,

@@ -26,14 +26,18 @@ class Limits:
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     monthly_budget_micros: int | None = None
+    requests_at_once: int | None = None
 
     @property
-    def has_rates(self) -> bool:
-        return self.requests_per_minute is not None or self.tokens_per_minute is not None
+    def throttles(self) -> bool:
+        """Whether anything bounds what may be asked of models at once or in a minute."""
+        bounds = (self.requests_per_minute, self.tokens_per_minute, self.requests_at_once)
+        return any(bound is not None for bound in bounds)
 
     @classmethod
-    def of(cls, row: ApiKey | Org) -> Self:
-        return cls(row.requests_per_minute, row.tokens_per_minute, row.monthly_budget_micros)
+    def of(cls, row: ApiKey | Org, *, usual_at_once: int | None = None) -> Self:
+        at_once = usual_at_once if row.requests_at_once is None else row.requests_at_once
+        return cls(row.requests_per_minute, row.tokens_per_minute, row.monthly_budget_micros, at_once)
 
 
 @dataclass(frozen=True)
@@ -49,13 +53,14 @@ class CurrentKey:
     org_limits: Limits = Limits()
 
     @property
-    def has_rates(self) -> bool:
-        return self.limits.has_rates or self.org_limits.has_rates
+    def is_throttled(self) -> bool:
+        return self.limits.throttles or self.org_limits.throttles
 
     @classmethod
-    def of(cls, row: ApiKey, org: Org) -> Self:
+    def of(cls, row: ApiKey, org: Org, *, usual_at_once: int | None = None) -> Self:
         models = None if row.models is None else frozenset(name.lower() for name in row.models)
-        return cls(row.org_id, row.id, Role(row.role), models, row.expires_at, Limits.of(row), Limits.of(org))
+        own, orgs = Limits.of(row), Limits.of(org, usual_at_once=usual_at_once)
+        return cls(row.org_id, row.id, Role(row.role), models, row.expires_at, own, orgs)
 
     def may_use(self, model: str) -> bool:
         """Whoever may use a fine-tune may use its checkpoints."""
@@ -80,10 +85,14 @@ async def create_key(session: AsyncSession, org: Org, *, name: str, role: Role =
 
 
 class KeyRing:
-    """Authenticates keys. A revoked key is refused once its cache entry has run out."""
+    """Authenticates keys. A revoked key is refused once its cache entry has run out.
 
-    def __init__(self, store: Store, *, cache_seconds: float) -> None:
+    `usual_at_once`: how many requests at once an organisation may make of which nothing else was said.
+    """
+
+    def __init__(self, store: Store, *, cache_seconds: float, usual_at_once: int | None = None) -> None:
         self._store = store
+        self._usual_at_once = usual_at_once
         self._known: Remembered[str, CurrentKey] = Remembered(cache_seconds)
 
     async def authenticate(self, key: str) -> CurrentKey | None:
@@ -111,4 +120,4 @@ class KeyRing:
             return None
         if row.expires_at is not None and row.expires_at <= time.time():
             return None
-        return CurrentKey.of(row, org)
+        return CurrentKey.of(row, org, usual_at_once=self._usual_at_once)

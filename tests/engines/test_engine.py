@@ -112,7 +112,7 @@ async def test_a_crash_is_noticed_and_the_next_request_starts_it_again(tmp_path:
         assert engine.starts == 2
 
 
-async def test_a_crash_is_told_with_its_log_and_one_after_another_is_not_started_at_once(tmp_path: Path) -> None:
+async def test_a_crash_is_told_without_its_log_and_one_after_another_is_not_started_at_once(tmp_path: Path) -> None:
     async with engine_in(tmp_path) as engine:
         for n_crashes in (1, 2):
             await ready(engine)
@@ -120,7 +120,7 @@ async def test_a_crash_is_told_with_its_log_and_one_after_another_is_not_started
             await eventually(lambda: engine.state is State.STOPPED)
             assert isinstance(engine.failure, Crashed)
             assert "SIGKILL" in engine.failure.message
-            assert any("startup complete" in line for line in (engine.failure.troubleshooting or {})["log"])
+            assert engine.failure.troubleshooting is None, "others' requests may be in it"
             assert engine.starts == n_crashes
         with pytest.raises(Crashed):
             await ready(engine)

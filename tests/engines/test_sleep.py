@@ -27,7 +27,7 @@ from app.files.storage import Storage
 from app.store.session import Store
 from tests.engines.running import engine_in, processes_of, simulating, write_adapter
 from tests.eventually import eventually
-from tests.rows import CATALOG, give_credit, make_org, target
+from tests.rows import CATALOG, give_credit, key_of, make_org, target
 from tests.stores import SqliteStores
 
 pytestmark = pytest.mark.anyio
@@ -253,8 +253,8 @@ async def test_one_that_sleeps_counts_as_cold_and_its_wake_is_charged(
         async with pool.lease(SMALL) as engine:
             pass
         await pool.look_after()
-        assert warmups.state(SMALL.model, SMALL.gpu).word == "cold"
-        assert warmups.start(SMALL, org.id) == "warming"
+        assert warmups.state(org.id, SMALL.model, SMALL.gpu).word == "cold"
+        assert warmups.start(SMALL, key_of(org)) == "warming"
         await eventually(lambda: engine.is_ready)
         assert engine.starts == 2
         await warmups.close()

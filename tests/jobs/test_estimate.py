@@ -16,7 +16,7 @@ from app.jobs.service import create_job
 from app.store.session import Store
 from tests.asking import JOBS, MODEL, TEN_STEPS, jsonl, ok, refused, upload
 from tests.asking import create_job as make_job
-from tests.rows import CATALOG, chat_rows, make_file, make_org
+from tests.rows import CATALOG, chat_rows, key_of, make_file, make_org
 
 ESTIMATE = "/v1/fine_tuning/estimate"
 SPEC, A100 = CATALOG.models[0], GpuChoice.parse("A100")
@@ -77,9 +77,9 @@ async def test_a_job_that_no_gpu_here_can_hold_is_refused_with_the_numbers(store
         file = await make_file(session, org, row_lengths={"1024": 10})
         asked = JobCreate(model=SPEC.id, training_file=file.id)
         with pytest.raises(DoesNotFit) as refusal:
-            await create_job(session, SMALL, org.id, asked, gpu=A100)
+            await create_job(session, SMALL, key_of(org), asked, gpu=A100)
         assert (refusal.value.troubleshooting or {})["memory_gib"] == 2
-        enough = await create_job(session, CATALOG, org.id, asked, gpu=A100)
+        enough = await create_job(session, CATALOG, key_of(org), asked, gpu=A100)
         assert enough.status == "queued"
 
 

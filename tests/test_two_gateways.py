@@ -1,6 +1,7 @@
-"""A balance is spent by several gateways at once, and never below zero."""
+"""What several gateways share: balances are never spent below zero, limits passed by no more than was promised."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager, AsyncExitStack, ExitStack
@@ -8,10 +9,14 @@ from pathlib import Path
 
 import pytest
 from httpx import AsyncClient, Response
+from sqlalchemy import func, select, update
 
 from app.billing.ledger import Entry, append, balance_micros, list_entries
+from app.store.base import db_now
 from app.store.session import Store
-from tests.asking import CHAT, chat_body
+from app.store.tables import Org, RateLevel, UnderWay
+from tests.asking import CHAT, chat_body, refused
+from tests.eventually import eventually
 from tests.servers import Server, TestOrg, running_server
 from tests.stores import PostgresStores, SqliteStores
 
@@ -57,9 +62,11 @@ async def leave(store: Store, org: TestOrg, micros: int) -> None:
         await append(session, Entry(org_id=org.id, source=f"left:{org.id}", kind="credit", amount_micros=change))
 
 
-async def ask(gateways: list[Server], org: TestOrg, n: int, *, stream: bool = False) -> list[Response]:
+async def ask(
+    gateways: list[Server], org: TestOrg, n: int, text: str = TEXT, *, stream: bool = False
+) -> list[Response]:
     """All at once, in turns of each."""
-    body = chat_body(TEXT, max_tokens=1000, stream=stream)
+    body = chat_body(text, max_tokens=1000, stream=stream)
     async with AsyncExitStack() as stack:
         clients = [AsyncClient(base_url=gateway.url, headers=org.headers, timeout=30) for gateway in gateways]
         for client in clients:
@@ -89,3 +96,56 @@ async def test_what_one_gateway_holds_idle_the_other_lends_within_moments(
     await leave(store, org, 2 * PRICE_MICROS + 40)
     assert [answer.status_code for answer in await ask(gateways[:1], org, 1)] == [200]
     assert [answer.status_code for answer in await ask(gateways[1:], org, 1)] == [200]
+
+
+async def limit(store: Store, org: TestOrg, **limits: int) -> None:
+    async with store.begin() as session:
+        await session.execute(update(Org).where(Org.id == org.id).values(**limits))
+
+
+async def test_a_minutes_requests_are_passed_by_no_more_than_a_gateway_had_not_heard_of(
+    gateways: list[Server], store: Store, org: TestOrg
+) -> None:
+    await limit(store, org, requests_per_minute=20)
+
+    async def is_told() -> bool:
+        full_in = select(RateLevel.full_at - db_now()).where(RateLevel.subject == f"{org.id}/requests")
+        async with store.read() as session:
+            return (await session.scalar(full_in) or 0.0) > 12 * 60 / 20
+
+    began = time.monotonic()
+    assert {answer.status_code for answer in await ask(gateways[:1], org, 15, "Hi")} == {200}
+    await eventually(is_told)
+    answers = Counter(answer.status_code for answer in await ask(gateways, org, 60, "Hi"))
+    filled_meanwhile = (time.monotonic() - began) * 20 / 60
+    assert 5 <= answers[200] <= 2 * (5 + filled_meanwhile), answers
+    assert set(answers) == {200, 429}
+
+
+async def test_what_runs_on_one_gateway_is_in_the_way_on_the_other(
+    gateways: list[Server], store: Store, org: TestOrg
+) -> None:
+    await limit(store, org, requests_at_once=3)
+
+    async def under_way() -> int:
+        async with store.read() as session:
+            rows = select(func.sum(UnderWay.number)).where(UnderWay.subject == org.id, UnderWay.expires_at > db_now())
+            return await session.scalar(rows) or 0
+
+    async def are_all_told() -> bool:
+        return await under_way() == 3
+
+    async with AsyncExitStack() as stack:
+        one, two = [AsyncClient(base_url=each.url, headers=org.headers, timeout=30) for each in gateways]
+        await stack.enter_async_context(two)
+        slow = chat_body("[simulate: tokens=3000] [simulate: pace=100]", stream=True)
+        async with one, AsyncExitStack() as streams:
+            for _ in range(3):
+                await streams.enter_async_context(one.stream("POST", CHAT, json=slow))
+            await eventually(are_all_told)
+            refused(await two.post(CHAT, json=chat_body("Hi")), 429, code="too_many_requests_at_once")
+
+        async def is_let_in() -> bool:
+            return (await two.post(CHAT, json=chat_body("Hi"))).status_code == 200
+
+        await eventually(is_let_in)
