@@ -17,7 +17,9 @@ from app.catalog.load import load_catalog
 from app.catalog.resolve import AdapterRef, Target
 from app.catalog.spec import GpuChoice
 from app.devices.inventory import declared
+from app.engines.engine import State
 from app.engines.pool import EnginePool
+from app.engines.trial import ChangesNothing, NoNumbers, try_everywhere
 from app.files.storage import Storage
 from app.files.zipped import zipped
 from app.ids import new_id
@@ -33,8 +35,8 @@ DEMO = load_catalog(ROOT / "models.yaml").models[0]
 RANK = 8
 
 
-def write_random_adapter(storage: Storage, seed: int) -> AdapterRef:
-    """In PEFT's format; its weights are noise, of which every seed has its own."""
+def write_random_adapter(storage: Storage, seed: int, *, scale: float = 0.6) -> AdapterRef:
+    """In PEFT's format; its weights are noise, of which every seed has its own. `scale`: of all B."""
     job_id, noise = new_id("ftjob"), np.random.default_rng(seed)
     folder = storage.adapter(job_id, "adapter")
     folder.mkdir(parents=True)
@@ -44,7 +46,7 @@ def write_random_adapter(storage: Storage, seed: int) -> AdapterRef:
     for layer in range(shape["num_hidden_layers"]):
         name = f"base_model.model.model.layers.{layer}.self_attn.v_proj"
         weights[f"{name}.lora_A.weight"] = noise.normal(0, 0.6, (RANK, hidden)).astype(np.float32)
-        weights[f"{name}.lora_B.weight"] = noise.normal(0, 0.6, (values, RANK)).astype(np.float32)
+        weights[f"{name}.lora_B.weight"] = (scale * noise.normal(size=(values, RANK))).astype(np.float32)
     save_file(weights, folder / "adapter_model.safetensors")
     config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": RANK, "lora_alpha": RANK, "bias": "none"}
     config |= {"target_modules": ["v_proj"], "base_model_name_or_path": DEMO.weights}
@@ -125,6 +127,27 @@ async def test_more_adapters_than_slots_and_their_base_answer_each_for_itself(
         [engine] = pool.engines
         assert len(await engine.client.loaded_adapters()) <= 3
         assert set(engine.adapters.loaded) == await engine.client.loaded_adapters()
+        await assert_trials_judge(pool, storage)
     finally:
         await pool.drain(grace_seconds=1)
         await store.close()
+
+
+async def assert_trials_judge(pool: EnginePool, storage: Storage) -> None:
+    """The faintest adapter that changes anything passes, beside the work of others; what is at fault itself does not.
+
+    The last one's numbers would stay in the engine's cache.
+    """
+
+    async def trial(scale: float) -> None:
+        adapter = write_random_adapter(storage, 1, scale=scale)
+        await try_everywhere(pool, Target(DEMO, adapter, GpuChoice.parse("CPU")), org_id="org_1")
+
+    await asyncio.gather(trial(1e-5), *(ask(pool, None) for _ in range(4)))
+    with pytest.raises(ChangesNothing):
+        await trial(0.0)
+    [engine] = pool.engines
+    assert engine.is_ready
+    with pytest.raises(NoNumbers):
+        await trial(np.nan)
+    assert engine.state is State.STOPPED
