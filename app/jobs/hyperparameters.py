@@ -48,7 +48,7 @@ class HyperparametersIn(BaseModel):
     train_on_inputs: bool = False
     validation_split: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     early_stopping_patience: Annotated[int, Field(ge=1, le=1000)] | None = None
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool | Auto = "auto"
     max_steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = Field(
         None, validation_alias=AliasChoices("max_steps", "train_steps", "total_steps")
     )
@@ -89,6 +89,7 @@ def _automatic(asked: HyperparametersIn, spec: ModelSpec, n_rows: int) -> dict[s
         "batch_size": min(8, max(1, math.ceil(n_rows / 16))),
         "learning_rate": BASE_LEARNING_RATE * multiplier,
         "gradient_accumulation_steps": 1,
+        "gradient_checkpointing": False,  # where memory asks for it: `estimate.spare_memory`
         "packing": True,  # rows stay apart and a step holds the same ones: it only spares the padding
         "max_seq_length": min(USUAL_SEQUENCE_TOKENS, spec.context_length),
         "lora_r": rank,

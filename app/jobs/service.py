@@ -15,7 +15,7 @@ from app.files.row_statistics import RowLengths
 from app.files.service import get_training_file
 from app.ids import new_id
 from app.jobs import queue
-from app.jobs.estimate import require_fit
+from app.jobs.estimate import require_fit, spare_memory
 from app.jobs.events import record
 from app.jobs.file_warnings import warnings_of
 from app.jobs.forecast import resolve_trainable
@@ -73,6 +73,8 @@ async def create_job(
     job = _new_job(job_id, org_id, asked, spec, adapter)
     if training_file.row_lengths:
         lengths = RowLengths.of(training_file.row_lengths)
+        if asked.asked.gradient_checkpointing == "auto":
+            numbers = spare_memory(catalog, spec, gpu, numbers, max(lengths.rows_of))
         job.memory_bytes = require_fit(catalog, spec, gpu, numbers, lengths)
     job.gpu, job.hyperparameters = str(gpu), numbers
     await require_estimate(session, catalog, job)
@@ -117,6 +119,7 @@ def _new_job(job_id: str, org_id: str, asked: JobCreate, spec: ModelSpec, adapte
         suffix=asked.suffix,
         seed=asked.seed if asked.seed is not None else random.randrange(2**31),  # noqa: S311 - no secret
         job_metadata=asked.metadata or {},
+        integrations=[each.model_dump() for each in asked.integrations or ()],
         result_files=[],
         trained_tokens=0,
         gpu_seconds=0.0,
