@@ -1,6 +1,7 @@
 """From what a client asks ("auto" included) to the numbers a run uses."""
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
@@ -15,6 +16,8 @@ Auto = Literal["auto"]
 Linear = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 BASE_LEARNING_RATE = 2e-4
+# What an adapter is made with, and keeps when its training goes on.
+MADE_WITH = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "use_rslora")
 
 
 class HyperparametersIn(BaseModel):
@@ -72,6 +75,15 @@ def resolve_hyperparameters(asked: HyperparametersIn, spec: ModelSpec, n_rows: i
     if numbers["use_qlora"] and on_cpu:
         _refuse("use_qlora", "QLoRA needs a CUDA GPU")
     return numbers
+
+
+def as_made(numbers: dict[str, Any], asked: HyperparametersIn, origin: Mapping[str, Any]) -> dict[str, Any]:
+    """With those of the job whose adapter is trained on. Raises BadRequest where others are asked for."""
+    made = {name: origin[name] for name in MADE_WITH if name in origin}
+    for name, value in made.items():
+        if name in asked.model_fields_set and getattr(asked, name) not in ("auto", value):
+            _refuse(name, f"the model that is to be trained on was made with {value}")
+    return {**numbers, **made}
 
 
 def require_validation_rows(numbers: dict[str, Any], n_rows: int, *, has_file: bool) -> None:

@@ -18,9 +18,9 @@ from app.jobs import queue
 from app.jobs.estimate import require_fit, spare_memory
 from app.jobs.events import record
 from app.jobs.file_warnings import warnings_of
-from app.jobs.forecast import resolve_trainable
+from app.jobs.forecast import made_with, resolve_trainable
 from app.jobs.funding import require_estimate
-from app.jobs.hyperparameters import require_validation_rows, resolve_hyperparameters
+from app.jobs.hyperparameters import as_made, require_validation_rows, resolve_hyperparameters
 from app.jobs.schemas import JobCreate
 from app.jobs.states import UNFINISHED, EventType, Status
 from app.orgs.quotas import lock_org
@@ -69,6 +69,8 @@ async def create_job(
     if asked.validation_file:
         await get_training_file(session, org_id, asked.validation_file, param="validation_file")
     numbers = resolve_hyperparameters(asked.asked, spec, training_file.n_rows or 1, on_cpu=gpu.type == "CPU")
+    if adapter:
+        numbers = as_made(numbers, asked.asked, await made_with(session, adapter))
     require_validation_rows(numbers, training_file.n_rows or 1, has_file=asked.validation_file is not None)
     job = _new_job(job_id, org_id, asked, spec, adapter)
     if training_file.row_lengths:
