@@ -16,6 +16,8 @@ from workers.sft_config import Hyperparameters
 
 pytestmark = pytest.mark.training
 
+LEARNING_RATE = 0.003
+
 
 def asked(**changes: Any) -> Hyperparameters:
     return Hyperparameters.model_validate({**NUMBERS, **changes})
@@ -30,13 +32,17 @@ def asked(**changes: Any) -> Hyperparameters:
     ],
 )
 def test_the_learning_rate_warms_up_and_goes_as_its_schedule_says(kind: str, shares: list[float]) -> None:
-    run = new_run(torch.nn.Linear(1, 1), asked(lr_scheduler_type=kind, warmup_ratio=0.2), total_steps=10)
+    run = new_run(
+        torch.nn.Linear(1, 1),
+        asked(learning_rate=LEARNING_RATE, lr_scheduler_type=kind, warmup_ratio=0.2),
+        total_steps=10,
+    )
     rates = []
     for _ in range(10):
         rates += run.schedule.get_last_lr()
         run.optimizer.step()
         run.schedule.step()
-    assert rates == pytest.approx([share * NUMBERS["learning_rate"] for share in shares])
+    assert rates == pytest.approx([share * LEARNING_RATE for share in shares])
 
 
 def test_ranks_are_stabilised_on_request() -> None:
@@ -56,9 +62,8 @@ def test_an_adapter_that_a_job_begins_with_is_trained_on_as_it_is(tmp_path: Path
     optimizer_step(earlier, batches, config)
     save_adapter(earlier.model, tmp_path / "adapter")
     base = load_base(config.model_path, "cpu", config.hyperparameters)
-    plan = Plan(
-        batches[0], batch_size=4, gradient_accumulation_steps=1, n_epochs=1, max_steps=None, seed=0, by_length=False
-    )
+    sizes: dict[str, Any] = {"batch_size": 4, "gradient_accumulation_steps": 1, "n_epochs": 1, "max_steps": None}
+    plan = Plan(batches[0], **sizes, seed=0, by_length=False)
     later = begin(base, config.model_copy(update={"init_adapter": tmp_path / "adapter"}), plan, tmp_path / "later")
     assert all(before.equal(after) for before, after in zip(earlier.parameters, later.parameters, strict=True))
     assert later.step == 0
