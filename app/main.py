@@ -12,6 +12,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import JSONResponse
 from starlette.routing import Route, WebSocketRoute
 
+from app.admin.own_router import router as own_keys
+from app.admin.router import router as admin
 from app.billing.budgets import Budgets
 from app.billing.charges import Charges
 from app.billing.funds import Funds
@@ -48,8 +50,8 @@ from app.jobs.preview_router import router as previews
 from app.jobs.router import router as jobs
 from app.orgs.allowances import SHARE_SECONDS, Allowances
 from app.orgs.auth import RequireKey, RequireRole
-from app.orgs.keys import KeyRing
-from app.orgs.roles import ASKING, MODELS, WORK, Access
+from app.orgs.key_ring import TELL_SECONDS, KeyRing
+from app.orgs.roles import ASKING, MODELS, OWN_KEYS, SERVER, WORK, Access
 from app.request_id import RequestId
 from app.settings import Settings
 from app.store.migrate import migrate
@@ -75,6 +77,8 @@ ROUTERS: tuple[tuple[APIRouter, Access], ...] = (
     (warmup, ASKING),
     (billing, WORK),
     (usage, WORK),
+    (own_keys, OWN_KEYS),
+    (admin, SERVER),
 )
 PREFIX, ALIASES = "/api/v1", ("/api", "/v1")
 CHAT_PREFIX = "/api/inference/v1"
@@ -172,7 +176,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     store = state.store = Store(settings.store_url)
     await migrate(store)
     state.seals = await Seals.load(store)
-    state.key_ring = KeyRing(store, cache_seconds=settings.key_cache_seconds)
+    key_ring = state.key_ring = KeyRing(store, cache_seconds=settings.key_cache_seconds)
     allowances = state.allowances = Allowances(store)
     funds = Funds(store, lease_seconds=settings.lease_seconds)
     async with store.begin() as session:
@@ -193,6 +197,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     state.loops = start_loops(settings, store, state.catalog, pool, publisher, sweeps)
     response_loops = start_response_loops(settings, state.backgrounds)
     response_loops.append(asyncio.create_task(repeat("share rates", allowances.share, SHARE_SECONDS)))
+    response_loops.append(asyncio.create_task(repeat("keep up with keys", key_ring.keep_up, settings.poll_seconds)))
+    response_loops.append(asyncio.create_task(repeat("tell of used keys", key_ring.tell_used, TELL_SECONDS)))
     funds_loop = asyncio.create_task(repeat("share funds", funds.step, settings.poll_seconds))
     following = asyncio.create_task(state.followers.run())
     try:
@@ -206,6 +212,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await cancel([funds_loop])
         with suppress(SQLAlchemyError, OSError):  # a lease that nobody gives back runs out
             await funds.close()
+            await key_ring.tell_used()
         await store.close()
 
 
