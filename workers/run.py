@@ -159,7 +159,7 @@ class Run:
         return origin is not None and not Path(origin).is_dir()
 
     def _environment(self) -> dict[str, str]:
-        env = {"TOKENIZERS_PARALLELISM": "false"}
+        env = {"TOKENIZERS_PARALLELISM": "false", "WANDB_ERROR_REPORTING": "false"}
         if self._job.gpu == "CPU":
             env["OMP_NUM_THREADS"] = str(cpu_threads())
         else:

@@ -8,8 +8,8 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from app.errors import BadRequest
 
-Name = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00/\\#?%:]+$")]
-Text = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00]+$")]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f/\\#?%:]+$")]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f]+$")]
 Tag = Annotated[Text, StringConstraints(max_length=64)]
 
 

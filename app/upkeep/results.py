@@ -47,7 +47,7 @@ async def save_results_of_ended(settings: Settings, store: Store, storage: Stora
     now = time.time()
     ended = Job.finished_at.between(now - LOOK_BACK_SECONDS, now - SETTLED_SECONDS)
     is_over = Job.status.in_((Status.FAILED, Status.CANCELLED))
-    lacks_them = (is_over, ended, Job.metrics_offset > 0, cast(Job.result_files, String) == "[]")
+    lacks_them = (is_over, ended, Job.trained_tokens > 0, cast(Job.result_files, String) == "[]")
     async with store.read() as session:
         jobs = (await session.scalars(select(Job).where(*lacks_them).order_by(Job.id))).all()
     for job in jobs:

@@ -47,7 +47,7 @@ async def publishing(folder: Path, store: Store, **changes: Any) -> AsyncIterato
 async def trained_job(store: Store, storage: Storage, *, rank: int = 8, weight: float = 1.0, **changes: Any) -> str:
     changes = {"status": Status.RUNNING, "stage": Stage.PUBLISH, **changes}
     async with store.begin() as session:
-        job = await make_job(session, trained_tokens=1000, gpu_seconds=100.0, metrics_offset=1, **changes)
+        job = await make_job(session, trained_tokens=1000, gpu_seconds=100.0, **changes)
     adapter = storage.adapter(job.id, "adapter")
     adapter.mkdir(parents=True)
     (adapter / "adapter_config.json").write_text(f'{{"r": {rank}}}')
