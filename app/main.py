@@ -40,6 +40,7 @@ from app.inference.responses_background import Backgrounds
 from app.inference.responses_socket import router as responses_socket
 from app.inference.responses_upkeep import start_response_loops
 from app.inference.seals import Seals
+from app.inference.short_way import ShortWay
 from app.jobs.adapter_router import router as adapters
 from app.jobs.estimate_router import router as estimates
 from app.jobs.follow import Followers
@@ -185,6 +186,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     pool = state.pool = EnginePool(settings, store, storage, state.devices)
     await pool.sweep()
     state.warmups = Warmups(pool, charges, state.catalog, cold_start_seconds=settings.cold_start_seconds)
+    state.short_way = ShortWay(state)
     state.previews = Previews(settings.preview_seconds)
     state.backgrounds = Backgrounds(settings, store)
     state.followers = Followers(

@@ -111,8 +111,8 @@ async def ledger_of(server: Server, client: AsyncClient, kind: str) -> list[Ledg
     return [entry for entry in entries if entry.kind == kind]
 
 
-async def spend_everything(server: Server, org: TestOrg) -> None:
-    await leave_funds(server, org.id, 0)
+async def spend_everything(server: Server, org: TestOrg, *, but_micros: int = 0) -> None:
+    await leave_funds(server, org.id, but_micros)
 
 
 async def leave_funds(server: Server, org_id: str, micros: int) -> None:

@@ -4,11 +4,27 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from httpx import AsyncClient
 
 from app.store.session import Store
 from tests.servers import Server, TestOrg, running_server
 from tests.stores import PostgresStores, SqliteStores
+
+# Its own tracebacks, with what all variables held, take a second each.
+structlog.configure(processors=[structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)])
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Under `-n` files go beside each other; all on the real engine and training is one row, the longest: it begins."""
+    items.sort(key=lambda item: not is_real(item))
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("real" if is_real(item) else item.nodeid.partition("::")[0]))
+
+
+def is_real(item: pytest.Item) -> bool:
+    return any(item.iter_markers("engine")) or any(item.iter_markers("training"))
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
 from app.billing.ledger import require_funds
-from app.catalog.preference import asked_gpu
+from app.catalog.preference import wanted_gpu
 from app.catalog.resolve import Target, choose_gpu, resolve
 from app.catalog.spec import GpuChoice, ModelSpec
 from app.deps import SessionDep
@@ -56,7 +56,7 @@ async def get_warmup_status(
     """
     require_model(key, model_id)
     spec, _ = await resolve(session, request.app.state.catalog, key.org_id, model_id)
-    wanted = asked_gpu({}, request.headers, request.query_params)
+    wanted = wanted_gpu(request.scope, {})
     state = get_warmups(request).state(key.org_id, spec, _choose(request, spec, wanted) if wanted else None)
     return WarmupStatus(
         status=state.word,
@@ -76,7 +76,7 @@ async def warm_up(
     request: Request, model_id: str, key: AskingKey, session: SessionDep, gpu: str | None = None
 ) -> WarmupOut:
     """Start the model's engine now; answers at once. Needs no body, but a GPU may be asked for in one."""
-    wanted = asked_gpu(await _read_body(request), request.headers, request.query_params)
+    wanted = wanted_gpu(request.scope, await _read_body(request))
     require_model(key, model_id)
     spec, adapter = await resolve(session, request.app.state.catalog, key.org_id, model_id)
     await require_funds(session, key.org_id)

@@ -13,6 +13,7 @@ from app.catalog.resolve import Target
 from app.catalog.spec import Catalog, GpuChoice, ModelSpec
 from app.engines.engine import Engine, State
 from app.engines.pool import EnginePool
+from app.engines.progress import StillStarting
 from app.errors import APIError
 from app.orgs.keys import CurrentKey
 
@@ -94,12 +95,14 @@ class Warmups:
                     pass
                 if was_cold:
                     await self._charge(engine, target, by)
+        except StillStarting:
+            log.info("warm-up goes on without who asked", model=target.model.id, gpu=str(target.gpu))
         except APIError as error:
             log.warning("warm-up failed", model=target.model.id, gpu=str(target.gpu), error=error.message)
             self._failures[_Wanted(by.org_id, target.model.id, target.gpu)] = error
 
     def _most_micros(self, target: Target) -> int:
-        """A start that takes longer has failed."""
+        """A start that takes longer is not charged."""
         return gpu_micros(self._cold_start_seconds * target.gpu.count, self._catalog.gpus[target.gpu.type])
 
     async def _charge(self, engine: Engine, target: Target, by: CurrentKey) -> None:

@@ -1,12 +1,11 @@
 """Who may ask what of which engine: funds, model and GPU, settled before anything slow."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
-from starlette.datastructures import QueryParams, State
+from starlette.datastructures import State
 from starlette.requests import HTTPConnection, Request
-from starlette.types import Scope
 
 from app import sse
 from app.billing.funds import Funds
@@ -104,29 +103,6 @@ async def _take_one(request: HTTPConnection) -> None:
             allowance.take()
         finally:  # whoever is refused wants to know what is left all the more
             request.state.headers = allowance.headers()
-
-
-def wanted_gpu(scope: Scope, body: Mapping[str, Any]) -> str | None:
-    """The four ways of asking for a GPU, most telling first."""
-    asked = body.get("gpu_preference") or header_of(scope, b"x-gpu-preference")
-    if not asked and scope["query_string"]:
-        asked = QueryParams(scope["query_string"]).get("gpu")
-    if not asked and "extra_headers" in body:
-        asked = _in_literal_headers(body["extra_headers"])
-    return str(asked) if asked else None
-
-
-def header_of(scope: Scope, name: bytes) -> str | None:
-    """The first one of that name (lower case)."""
-    for key, value in scope["headers"]:
-        if key == name:
-            return str(value, "latin-1")
-    return None
-
-
-def _in_literal_headers(literal: Any) -> Any:
-    inner = {str(name).lower(): value for name, value in literal.items()} if isinstance(literal, Mapping) else {}
-    return inner.get("x-gpu-preference")
 
 
 def relay_of(request: HTTPConnection, target: Target, org_id: str, kind: type[Relay] = Relay) -> Relay:

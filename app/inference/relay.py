@@ -224,7 +224,7 @@ class Relay:
 
     async def charge(self, usage: Usage) -> None:
         """Committed when this returns; a repeat for the same request changes nothing."""
-        if usage != Usage():
+        if usage:
             self.spend(usage)
             await self.charges.record(self.entry(usage))
 

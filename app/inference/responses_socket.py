@@ -18,11 +18,12 @@ from starlette.requests import HTTPConnection
 from starlette.routing import WebSocketRoute
 from starlette.types import Message, Receive, Scope, Send
 
+from app.catalog.preference import wanted_gpu
 from app.error_handlers import as_api_error
 from app.errors import APIError, BadRequest
 from app.ids import new_id
 from app.inference import responses_store as stored
-from app.inference.admission import admit, parse_json, wanted_gpu
+from app.inference.admission import admit, parse_json
 from app.inference.responses_begin import begin, validated
 from app.inference.responses_exchange import Exchange
 from app.inference.responses_items import Item

@@ -105,9 +105,9 @@ class KeyRing:
             self._known.add(key_hash, found)
         return found
 
-    def find_known(self, key: str) -> CurrentKey | None:
+    def find_known(self, key_hash: str) -> CurrentKey | None:
         """One that was authenticated a moment ago."""
-        return self._known.find(hash_key(key))
+        return self._known.find(key_hash)
 
     async def _look_up(self, key_hash: str) -> CurrentKey | None:
         async with self._store.read() as session:

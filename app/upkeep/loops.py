@@ -35,7 +35,7 @@ def start_loops(
 ) -> list[asyncio.Task[None]]:
     """Named after what they do. The caller cancels them."""
     slots = max(settings.max_loras, settings.max_cpu_loras)
-    statuses = Statuses(store, pool)
+    statuses = Statuses(store, lambda: pool.present)
     steps: list[tuple[str, Step, float]] = [
         ("publish", publisher.step, settings.poll_seconds),
         ("share devices", pool.look_at_devices, 2 * settings.poll_seconds),

@@ -91,7 +91,7 @@ class World:
         waiting = list(self.queue)
         wanted = [Wanted(one.model_id, one.gpu, self.now - one.since) for one in waiting]
         seen = [self._seen(engine) for engine in self.engines.values()]
-        decisions = plan(wanted, seen, free=self.free(), total=DEVICES, rules=RULES)
+        decisions = plan(wanted, seen, free=self.free(), elsewhere={}, total=DEVICES, rules=RULES)
         self.draining = {name for d in decisions if isinstance(d, MakeRoom) for name in d.drain}
         changes = [self._do(one, decision) for one, decision in zip(waiting, decisions, strict=True)]
         return any(changes)
@@ -132,7 +132,8 @@ class World:
         assert engine.gone_at is None
         assert not engine.requests, "a busy engine was evicted"
         assert not self._is_pinned(engine.id)
-        assert engine.ready_at <= self.now
+        has_settled = self.now - engine.ready_at >= RULES.settle_seconds
+        assert has_settled or engine.id in self.draining, "one that was just warmed was evicted"
         engine.gone_at = self.now + STOP_SECONDS
 
     def _lease(self, engine: SimEngine, one: Waiting) -> None:
