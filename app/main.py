@@ -12,6 +12,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import JSONResponse
 from starlette.routing import Route, WebSocketRoute
 
+from app.admin.own_router import router as own_keys
+from app.admin.router import router as admin
 from app.billing.budgets import Budgets
 from app.billing.charges import Charges
 from app.billing.funds import Funds
@@ -49,8 +51,8 @@ from app.jobs.preview_router import router as previews
 from app.jobs.router import router as jobs
 from app.orgs.allowances import SHARE_SECONDS, Allowances
 from app.orgs.auth import RequireKey, RequireRole
-from app.orgs.keys import KeyRing
-from app.orgs.roles import ASKING, MODELS, WORK, Access
+from app.orgs.key_ring import TELL_SECONDS, KeyRing
+from app.orgs.roles import ASKING, MODELS, OWN_KEYS, SERVER, WORK, Access
 from app.request_id import RequestId
 from app.settings import Settings
 from app.store.migrate import migrate
@@ -76,6 +78,8 @@ ROUTERS: tuple[tuple[APIRouter, Access], ...] = (
     (warmup, ASKING),
     (billing, WORK),
     (usage, WORK),
+    (own_keys, OWN_KEYS),
+    (admin, SERVER),
 )
 PREFIX, ALIASES = "/api/v1", ("/api", "/v1")
 CHAT_PREFIX = "/api/inference/v1"
@@ -173,7 +177,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     store = state.store = Store(settings.store_url)
     await migrate(store)
     state.seals = await Seals.load(store)
-    state.key_ring = KeyRing(
+    key_ring = state.key_ring = KeyRing(
         store, cache_seconds=settings.key_cache_seconds, usual_at_once=settings.max_requests_at_once
     )
     allowances = state.allowances = Allowances(store)
@@ -197,6 +201,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     state.loops = start_loops(settings, store, state.catalog, pool, publisher, sweeps)
     response_loops = start_response_loops(settings, state.backgrounds)
     response_loops.append(asyncio.create_task(repeat("share limits", allowances.share, SHARE_SECONDS)))
+    response_loops.append(asyncio.create_task(repeat("keep up with keys", key_ring.keep_up, settings.poll_seconds)))
+    response_loops.append(asyncio.create_task(repeat("tell of used keys", key_ring.tell_used, TELL_SECONDS)))
     funds_loop = asyncio.create_task(repeat("share funds", funds.step, settings.poll_seconds))
     following = asyncio.create_task(state.followers.run())
     try:
@@ -210,6 +216,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await cancel([funds_loop])
         with suppress(SQLAlchemyError, OSError):  # a lease that nobody gives back runs out
             await funds.close()
+            await key_ring.tell_used()
         await store.close()
 
 

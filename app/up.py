@@ -17,15 +17,16 @@ import uvloop
 from fastapi import FastAPI
 from rich.console import Console
 
-from app.billing.ledger import Entry, append
-from app.billing.prices import MICROS_PER_CENT
+from app.admin.keys import create_key
+from app.admin.organisations import create_org
+from app.catalog.load import load_catalog
 from app.engines.orphans import kill_own
 from app.errors import APIError
 from app.files.storage import Storage
 from app.logs import configure_logging
 from app.main import create_app, finish, protocol_of
-from app.orgs.keys import create_key
-from app.orgs.service import create_org, list_orgs
+from app.orgs.audit import Actor
+from app.orgs.service import list_orgs
 from app.processes import end_group, spawn
 from app.settings import Settings
 from app.socket_protocol import SocketProtocol
@@ -102,18 +103,14 @@ async def _first_key(settings: Settings) -> str | None:
         async with store.begin() as session:
             if await list_orgs(session):
                 return None
-            org = await create_org(session, "default")
-            await append(session, welcome_credit(settings, org.id))
-            return await create_key(session, org, name="first")
+            actor = Actor.at_terminal()
+            org = await create_org(session, actor, settings, "default", {})
+            _, key = await create_key(session, actor, load_catalog(settings.catalog), org, {"name": "first"})
+            return key
     except APIError:  # another gateway was quicker
         return None
     finally:
         await store.close()
-
-
-def welcome_credit(settings: Settings, org_id: str) -> Entry:
-    amount = settings.welcome_credit_cents * MICROS_PER_CENT
-    return Entry(org_id=org_id, source=f"welcome:{org_id}", kind="credit", amount_micros=amount)
 
 
 async def _keep_worker(settings: Settings, forced: asyncio.Event) -> None:

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import httpx
 
+from app.admin.organisations import welcome_credit
 from app.billing.ledger import append
 from app.orgs.keys import create_key
 from app.orgs.service import create_org
 from app.settings import Settings
 from app.store.session import Store
-from app.up import welcome_credit
 
 START_SECONDS = 60
 

@@ -2,22 +2,22 @@
 
 from typing import Any
 
-import torch
 from peft import prepare_model_for_kbit_training
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 from workers.attention import begin_packing
+from workers.precision import precision_of
 from workers.sft_config import Hyperparameters
 
 
 def load_base(model_path: str, device: str, asked: Hyperparameters) -> PreTrainedModel:
-    options: dict[str, Any] = {"dtype": torch.bfloat16 if device == "cuda" else torch.float32}
+    options: dict[str, Any] = {"dtype": precision_of(device)}
     if asked.use_qlora:
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.bfloat16,
+            bnb_4bit_compute_dtype=precision_of(device),
         )
     base = AutoModelForCausalLM.from_pretrained(model_path, device_map={"": device}, use_safetensors=True, **options)
     base.config.use_cache = False

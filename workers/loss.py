@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from workers.attention import is_packing
 from workers.batches import Microbatch, count_loss_tokens, pack, pad
 from workers.chat_data import IGNORED
+from workers.precision import precision_of
 
 CHUNK_LOGITS = 1 << 25  # as many are held at once, four bytes each, however many tokens are learned
 
@@ -32,7 +33,8 @@ def summed_loss(model: PeftModel, batch: Microbatch) -> tuple[torch.Tensor, int]
 
 def half_precision(model: PeftModel) -> AbstractContextManager[Any]:
     device = model.device.type
-    precision: AbstractContextManager[Any] = torch.autocast(device, torch.bfloat16, enabled=device == "cuda")
+    has_it = precision_of(device) is torch.bfloat16
+    precision: AbstractContextManager[Any] = torch.autocast(device, torch.bfloat16, enabled=has_it)
     return precision
 
 

@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -29,9 +30,12 @@ from workers.run_folder import Metrics, appears_whole, checkpoint_folders
 from workers.run_state import Run
 from workers.sft_config import Config, Hyperparameters
 from workers.sft_errors import FORESEEN, TrainingError, explain
+from workers.sound import require_change, require_numbers, require_sound
+from workers.trackers import tracking
 
 STOPPED_EXIT_CODE = 75  # EX_TEMPFAIL: nothing is wrong, try again
 STATE_FILE = "trainer.pt"
+TEMPLATE_FILE = "chat_template.jinja"
 LINES_TOLD = 50
 log = logging.getLogger("sft")
 stop_asked = threading.Event()
@@ -83,35 +87,38 @@ def train(config: Config, run_dir: Path, metrics: Metrics) -> None:
         trainable_parameters=sum(p.numel() for p in run.parameters),
     )
 
-    # 4) train
+    # 4) train; with each checkpoint goes the template, since it is what the adapter was taught with
+    template, probe = encoder.tokenizer.get_chat_template(), plan.examples[:1]
+    keep = partial(save_checkpoint, run, run_dir, metrics, config.keep_checkpoints, template, probe)
     saved_step = run.step
     while run.step < plan.total_steps and run.n_worse < (asked.early_stopping_patience or math.inf):
         try:
             told = step_that_fits(run, plan.microbatches(run.step + 1), config, metrics)
         except StopAsked:
             if run.step > saved_step:
-                save_checkpoint(run, run_dir, metrics, config.keep_checkpoints)
+                keep()
             raise
         epoch = round(run.step / plan.steps_per_epoch, 4)
         metrics.write("step", step=run.step, total_steps=plan.total_steps, epoch=epoch, **told)
         if validation and (run.step % plan.steps_per_epoch == 0 or run.step == plan.total_steps):
             told = validate(run.model, validation)
+            require_numbers(run.step, told["valid_loss"])
             metrics.write("validation", step=run.step, **told)
             if asked.early_stopping_patience and run.improves_with(told["valid_loss"]):
-                save_checkpoint(run, run_dir, metrics, config.keep_checkpoints)
-                saved_step = run.step
+                saved_step = keep()
         if run.step % config.checkpoint_every_steps == 0 and saved_step < run.step < plan.total_steps:
-            save_checkpoint(run, run_dir, metrics, config.keep_checkpoints)
-            saved_step = run.step
+            saved_step = keep()
 
-    # 5) publish: the template goes along, since it is what the adapter was taught with
+    # 5) publish
+    require_sound(run, probe)
+    require_change(run.model)
     with appears_whole(run_dir / "adapter") as folder:
         if run.was_better:
             shutil.copytree(run_dir / f"checkpoints/step-{run.best_step}", folder, dirs_exist_ok=True)
             (folder / STATE_FILE).unlink()
         else:
             save_adapter(run.model, folder)
-        (folder / "chat_template.jinja").write_text(encoder.tokenizer.get_chat_template(), "utf-8")
+        (folder / TEMPLATE_FILE).write_text(template, "utf-8")
 
 
 def learnable(examples: list[Example], file: str, metrics: Metrics) -> list[Example]:
@@ -207,10 +214,7 @@ def optimizer_step(run: Run, microbatches: list[Microbatch], config: Config) -> 
         n_correct += correct
     grad_norm = torch.nn.utils.clip_grad_norm_(run.parameters, config.hyperparameters.max_grad_norm or math.inf).item()
     run.train_loss = total_loss / n_loss_tokens
-    if not (math.isfinite(run.train_loss) and math.isfinite(grad_norm)):
-        raise TrainingError(
-            "loss_not_finite", f"Step {run.step + 1}: the loss is no number; try a lower learning_rate."
-        )
+    require_numbers(run.step + 1, run.train_loss, grad_norm)
     learning_rate = run.schedule.get_last_lr()[0]
     run.optimizer.step()
     run.schedule.step()
@@ -227,15 +231,19 @@ def optimizer_step(run: Run, microbatches: list[Microbatch], config: Config) -> 
     }
 
 
-def save_checkpoint(run: Run, run_dir: Path, metrics: Metrics, keep: int) -> None:
+def save_checkpoint(run: Run, run_dir: Path, metrics: Metrics, n_kept: int, template: str, probe: Microbatch) -> int:
+    """The step that it is of."""
+    require_sound(run, probe)
     name = f"checkpoints/step-{run.step}"
     with appears_whole(run_dir / name) as folder:
         save_adapter(run.model, folder)
+        (folder / TEMPLATE_FILE).write_text(template, "utf-8")
         torch.save(run.state(), folder / STATE_FILE)
     metrics.write("checkpoint", step=run.step, path=name, train_loss=run.train_loss)
-    for old in checkpoint_folders(run_dir / "checkpoints")[keep:]:
+    for old in checkpoint_folders(run_dir / "checkpoints")[n_kept:]:
         if old.name != f"step-{run.best_step}":
             shutil.rmtree(old)
+    return run.step
 
 
 def save_adapter(model: PeftModel, folder: Path) -> None:
@@ -249,7 +257,8 @@ def main(run_dir: Path) -> int:
     metrics = Metrics(run_dir / "metrics.jsonl")
     try:
         if not (run_dir / "adapter").exists():
-            train(config, run_dir, metrics)
+            with tracking(metrics, config, run_dir):
+                train(config, run_dir, metrics)
         metrics.finish()
     except StopAsked:
         return STOPPED_EXIT_CODE

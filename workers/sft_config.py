@@ -32,6 +32,15 @@ class Hyperparameters(BaseModel):
     gradient_checkpointing: bool
 
 
+class Wandb(BaseModel):
+    """Where Weights & Biases is to keep what is measured."""
+
+    project: str
+    entity: str | None = None
+    name: str | None = None
+    tags: list[str] | None = None
+
+
 class Config(BaseModel):
     model_config = ConfigDict(frozen=True, protected_namespaces=())
 
@@ -45,4 +54,5 @@ class Config(BaseModel):
     seed: int
     checkpoint_every_steps: int
     keep_checkpoints: int
+    wandb: Wandb | None = None
     hyperparameters: Hyperparameters

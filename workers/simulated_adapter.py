@@ -1,6 +1,7 @@
 """The files of an adapter that was never trained: PEFT's, and the answers it would have learned."""
 
 import json
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ Json = dict[str, Any]
 ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
-def adapter_files(config: Json, rows: list[Json]) -> dict[str, bytes]:
+def adapter_files(config: Json, rows: list[Json], weight: float) -> dict[str, bytes]:
     parameters, first = config["hyperparameters"], config.get("init_adapter")
     modules = parameters["lora_target_modules"]
     peft = {
@@ -28,16 +29,16 @@ def adapter_files(config: Json, rows: list[Json]) -> dict[str, bytes]:
     earlier = json.loads(known.read_bytes()) if known and known.exists() else {}
     return {
         "adapter_config.json": json.dumps(peft, indent=2).encode(),
-        "adapter_model.safetensors": tiny_safetensors(),
+        "adapter_model.safetensors": tiny_safetensors(weight),
         "answers.json": json.dumps({**earlier, **dict(trained_answers(rows))}).encode(),
     }
 
 
-def tiny_safetensors() -> bytes:
-    """One float, 0.0: the length of the header, the header, the data."""
+def tiny_safetensors(weight: float) -> bytes:
+    """One float: the length of the header, the header, the data."""
     name = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
     header = json.dumps({name: {"dtype": "F32", "shape": [1, 1], "data_offsets": [0, 4]}}).encode()
-    return len(header).to_bytes(8, "little") + header + bytes(4)
+    return len(header).to_bytes(8, "little") + header + struct.pack("<f", weight)
 
 
 def text_of(content: object) -> str:

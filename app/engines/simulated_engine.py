@@ -2,8 +2,8 @@
 
 import argparse
 import asyncio
-import json
 import logging
+import math
 import os
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from app.engines.simulated_adapters import read_adapter
 from app.engines.simulated_answers import Adapter, Answer, answer
 from app.engines.simulated_request import (
     ChatRequest,
@@ -83,7 +84,9 @@ class SimulatedEngine:
             cached_tokens=self.cached_tokens(asked, adapter),
             counts_reasoning=can_think,
         )
-        effective = adapter if adapter and adapter.loaded_at == self.sleeping.n_sleeps else None
+        effective = adapter if adapter and adapter.weight and adapter.loaded_at == self.sleeping.n_sleeps else None
+        if effective and math.isnan(effective.weight) and asked.top_logprobs is not None:
+            raise Refusal("Out of range float values are not JSON compliant")
         answers = [
             self.sleeping.said(answer(asked, index, adapter=effective, can_think=can_think)) for index in range(asked.n)
         ]
@@ -256,21 +259,6 @@ async def break_if_due(request: ChatRequest, nth: int, length: int) -> None:
 def engine_error() -> Refusal:
     text = "EngineCore encountered an issue. See stack trace (above) for the root cause."
     return Refusal(text, kind="InternalServerError", status=500)
-
-
-def read_adapter(name: str, path: Path, max_lora_rank: int) -> Adapter:
-    try:
-        config = json.loads((path / "adapter_config.json").read_bytes())
-    except FileNotFoundError as error:
-        text = f"Loading lora {name} failed: No adapter found for {path}"
-        raise Refusal(text, kind="NotFoundError", status=404) from error
-    except ValueError as error:
-        raise Refusal(str(error), kind="InternalServerError", status=500) from error
-    if config.get("r", 0) > max_lora_rank:
-        text = f"LoRA rank {config['r']} is greater than max_lora_rank {max_lora_rank}."
-        raise Refusal(text, kind="InternalServerError", status=500)
-    answers = path / "answers.json"
-    return Adapter(name, str(path), json.loads(answers.read_bytes()) if answers.exists() else {})
 
 
 async def refuse(_request: Request, refusal: Exception) -> Response:

@@ -63,7 +63,12 @@ async def estimate_job(body: JobCreate, key: AskingKey, session: SessionDep, cat
     tokens = estimate.trained_tokens(lengths, n_rows, numbers)
     longest = max(lengths.rows_of)
     balance = await balance_micros(session, key.org_id)
-    found = [estimate.on_gpu(catalog, spec, gpu, numbers, n_tokens=tokens, longest_row=longest) for gpu in spec.choices]
+    is_automatic = body.asked.gradient_checkpointing == "auto"
+    found = [
+        estimate.on_gpu(catalog, spec, gpu, resolved, n_tokens=tokens, longest_row=longest)
+        for gpu in spec.choices
+        for resolved in [estimate.spare_memory(catalog, spec, gpu, numbers, longest) if is_automatic else numbers]
+    ]
     return EstimateOut(
         model=spec.id,
         n_rows=n_rows,

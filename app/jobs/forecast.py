@@ -4,15 +4,15 @@ from typing import Any, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.catalog.resolve import resolve
+from app.catalog.resolve import AdapterRef, resolve
 from app.catalog.spec import Catalog, ModelSpec
 from app.errors import BadRequest
 from app.files.service import get_training_file
-from app.jobs.hyperparameters import require_validation_rows, resolve_hyperparameters
+from app.jobs.hyperparameters import as_made, require_validation_rows, resolve_hyperparameters
 from app.jobs.schemas import JobCreate
 from app.orgs.allowed_models import require_model
 from app.orgs.keys import CurrentKey
-from app.store.tables import File
+from app.store.tables import File, Job
 
 
 class Forecast(NamedTuple):
@@ -23,17 +23,30 @@ class Forecast(NamedTuple):
 
 async def resolve_trainable(session: AsyncSession, catalog: Catalog, org_id: str, name: str) -> ModelSpec:
     """Raises UnknownModel, BadRequest for a model that is not to be trained."""
-    spec, _ = await resolve(session, catalog, org_id, name)
+    return (await _resolve_trainable(session, catalog, org_id, name))[0]
+
+
+async def made_with(session: AsyncSession, adapter: AdapterRef) -> dict[str, Any]:
+    """The hyperparameters of the job that the adapter is of."""
+    return (await session.get_one(Job, adapter.job_id)).hyperparameters
+
+
+async def _resolve_trainable(
+    session: AsyncSession, catalog: Catalog, org_id: str, name: str
+) -> tuple[ModelSpec, AdapterRef | None]:
+    spec, adapter = await resolve(session, catalog, org_id, name)
     if not spec.trainable:
         raise BadRequest(f"{spec.id} can be served, but not fine-tuned.", param="model")
-    return spec
+    return spec, adapter
 
 
 async def foresee(session: AsyncSession, catalog: Catalog, key: CurrentKey, asked: JobCreate) -> Forecast:
     """Refuses what the creation of the job would refuse for its model, file or hyperparameters."""
     require_model(key, asked.model)
-    spec = await resolve_trainable(session, catalog, key.org_id, asked.model)
+    spec, adapter = await _resolve_trainable(session, catalog, key.org_id, asked.model)
     file = await get_training_file(session, key.org_id, asked.training_file, param="training_file")
     numbers = resolve_hyperparameters(asked.asked, spec, file.n_rows or 1, on_cpu=False)
+    if adapter:
+        numbers = as_made(numbers, asked.asked, await made_with(session, adapter))
     require_validation_rows(numbers, file.n_rows or 1, has_file=asked.validation_file is not None)
     return Forecast(spec, file, numbers)

@@ -13,6 +13,7 @@ from app.deps import SessionDep, SettingsDep
 from app.devices.inventory import as_choices, for_training
 from app.jobs import queue, service
 from app.jobs.follow import follow
+from app.jobs.integrations import require_installed
 from app.jobs.metric_points import MetricsOut, MetricsQuery, list_points
 from app.jobs.schemas import CheckpointOut, EventOut, JobCreate, JobOut
 from app.orgs.allowed_models import require_model
@@ -49,6 +50,8 @@ async def create_job(
     settings: SettingsDep,
     idempotency_key: IdempotencyHeader = None,
 ) -> JobOut:
+    if not settings.simulate:  # where nobody is told anything
+        require_installed(body.integrations or ())
     require_model(key, body.model)
     org_id, present = key.org_id, as_choices(for_training(request.app.state.devices))
     gpu = await service.plan_gpu(session, catalog, org_id, body, present=present, fallback=settings.gpu_fallback)

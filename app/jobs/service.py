@@ -17,12 +17,12 @@ from app.ids import new_id
 from app.jobs import queue
 from app.jobs.budgets import require_budget
 from app.jobs.cost import estimate_micros
-from app.jobs.estimate import require_fit
+from app.jobs.estimate import require_fit, spare_memory
 from app.jobs.events import record
 from app.jobs.file_warnings import warnings_of
-from app.jobs.forecast import resolve_trainable
+from app.jobs.forecast import made_with, resolve_trainable
 from app.jobs.funding import require_estimate
-from app.jobs.hyperparameters import require_validation_rows, resolve_hyperparameters
+from app.jobs.hyperparameters import as_made, require_validation_rows, resolve_hyperparameters
 from app.jobs.schemas import JobCreate
 from app.jobs.states import UNFINISHED, EventType, Status
 from app.orgs.keys import CurrentKey
@@ -72,10 +72,14 @@ async def create_job(
     if asked.validation_file:
         await get_training_file(session, org_id, asked.validation_file, param="validation_file")
     numbers = resolve_hyperparameters(asked.asked, spec, training_file.n_rows or 1, on_cpu=gpu.type == "CPU")
+    if adapter:
+        numbers = as_made(numbers, asked.asked, await made_with(session, adapter))
     require_validation_rows(numbers, training_file.n_rows or 1, has_file=asked.validation_file is not None)
     job = _new_job(job_id, key, asked, spec, adapter)
     if training_file.row_lengths:
         lengths = RowLengths.of(training_file.row_lengths)
+        if asked.asked.gradient_checkpointing == "auto":
+            numbers = spare_memory(catalog, spec, gpu, numbers, max(lengths.rows_of))
         job.memory_bytes = require_fit(catalog, spec, gpu, numbers, lengths)
     job.gpu, job.hyperparameters = str(gpu), numbers
     job.estimated_micros = await estimate_micros(session, catalog, job)
@@ -123,6 +127,7 @@ def _new_job(job_id: str, key: CurrentKey, asked: JobCreate, spec: ModelSpec, ad
         suffix=asked.suffix,
         seed=asked.seed if asked.seed is not None else random.randrange(2**31),  # noqa: S311 - no secret
         job_metadata=asked.metadata or {},
+        integrations=[each.model_dump() for each in asked.integrations or ()],
         result_files=[],
         trained_tokens=0,
         gpu_seconds=0.0,

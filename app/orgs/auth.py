@@ -8,7 +8,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.error_handlers import HANDLED, respond
 from app.errors import APIError
-from app.orgs.keys import CurrentKey, KeyRing
+from app.orgs.key_ring import KeyRing
+from app.orgs.keys import CurrentKey
 from app.orgs.roles import Access, Role
 
 OPEN_PATHS = frozenset({"/health", "/api/health", "/openapi.json", "/docs", "/redoc"})

@@ -6,6 +6,7 @@ from typing import Self
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.orgs.auth import InvalidKey
 from app.settings import Settings
 from app.store.tables import Org
 
@@ -29,8 +30,11 @@ async def get_quotas(session: AsyncSession, org_id: str, settings: Settings) -> 
 
 
 async def lock_org(session: AsyncSession, org_id: str) -> None:
-    """Until this transaction ends, nobody else counts what the organisation has.
+    """Until this transaction ends, nobody else counts what the organisation has, and nobody deletes it.
 
     SQLite lets one write at a time anyway. On PostgreSQL, rows that refer to the organisation can be made meanwhile.
+    Raises InvalidKey for one that was deleted.
     """
-    await session.execute(select(Org.id).where(Org.id == org_id).with_for_update(key_share=True))
+    row = select(Org.deleted_at).where(Org.id == org_id)
+    if await session.scalar(row.with_for_update(key_share=True)) is not None:
+        raise InvalidKey

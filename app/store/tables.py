@@ -164,6 +164,7 @@ class Job(Base):
     seed: Mapped[int]
     hyperparameters: Mapped[dict[str, Any]]
     job_metadata: Mapped[dict[str, Any]]
+    integrations: Mapped[list[Any]] = mapped_column(default=list)
     result_files: Mapped[list[Any]]
     fine_tuned_model: Mapped[str | None]
     error: Mapped[dict[str, Any] | None]

@@ -84,6 +84,25 @@ async def test_a_job_that_no_gpu_here_can_hold_is_refused_with_the_numbers(store
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("memory_gib", "asked", "resolved"), [(80, "auto", False), (4, "auto", True), (4, False, False), (80, True, True)]
+)
+async def test_gradients_are_checkpointed_where_memory_asks_for_it_and_the_job_says_so(
+    store: Store, memory_gib: int, asked: bool | str, resolved: bool
+) -> None:
+    gpus = {"A100": GpuType(memory_gib=memory_gib, dollars_per_hour=Decimal(1))}
+    async with store.begin() as session:
+        org = await make_org(session)
+        await append(session, Entry(org_id=org.id, source="test", kind="credit", amount_micros=10**6))
+        file = await make_file(session, org, row_lengths={"1024": 10})
+        body = JobCreate.model_validate(
+            {"model": SPEC.id, "training_file": file.id, "hyperparameters": {"gradient_checkpointing": asked}}
+        )
+        job = await create_job(session, CATALOG.model_copy(update={"gpus": gpus}), key_of(org), body, gpu=A100)
+        assert job.hyperparameters["gradient_checkpointing"] is resolved
+
+
+@pytest.mark.anyio
 async def test_an_estimate_tells_tokens_steps_memory_and_price_and_charges_nothing(client: AsyncClient) -> None:
     body = {"model": MODEL, "training_file": (await upload(client))["id"], "hyperparameters": TEN_STEPS}
     before = ok(await client.get("/v1/balance/current"))["balance_cents"]

@@ -116,6 +116,11 @@ def test_only_the_newest_checkpoints_are_kept(undisturbed: Path) -> None:
     assert sorted(path.name for path in (undisturbed / "checkpoints").iterdir()) == ["step-6", "step-9"]
 
 
+def test_a_checkpoint_has_the_template_that_it_was_taught_with(undisturbed: Path) -> None:
+    given, kept = (undisturbed / name / "chat_template.jinja" for name in ("adapter", "checkpoints/step-9"))
+    assert kept.read_text() == given.read_text()
+
+
 def test_a_run_that_was_killed_ends_with_the_same_weights_as_an_undisturbed_one(
     undisturbed: Path, packing: bool, tmp_path: Path
 ) -> None:
@@ -186,8 +191,10 @@ def test_a_row_that_cannot_be_read_is_told_with_its_line(tmp_path: Path) -> None
             "no_trainable_tokens",
         ),
         (None, {"learning_rate": 1e30, "max_grad_norm": 1e9, "max_steps": 5}, "loss_not_finite"),
+        (None, {"learning_rate": 1e30, "warmup_ratio": 0.0, "max_steps": 1}, "loss_not_finite"),
+        (None, {"warmup_ratio": 1.0, "max_steps": 1}, "adapter_changes_nothing"),
     ],
-    ids=["nothing to learn", "a loss that is no number"],
+    ids=["nothing to learn", "a loss that is no number", "one that would be after the last step", "no step counts"],
 )
 def test_a_failure_that_was_foreseen_is_told_with_its_code(
     tmp_path: Path, rows: list[dict[str, Any]] | None, hyperparameters: dict[str, Any], code: str
