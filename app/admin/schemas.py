@@ -15,6 +15,7 @@ from app.store.tables import ApiKey, AuditEntry, LedgerEntry, Org
 
 Name = Annotated[str, Field(min_length=1, max_length=100)]
 Limit = Annotated[int, Field(ge=0, le=10**12)] | None
+Quota = Annotated[int, Field(ge=0, le=2**60)] | None
 ModelName = Annotated[str, Field(min_length=1, max_length=300)]
 OwnRole = Literal[Role.MEMBER, Role.INFERENCE, Role.READ]
 
@@ -23,6 +24,7 @@ OwnRole = Literal[Role.MEMBER, Role.INFERENCE, Role.READ]
 class LimitsIn(BaseModel):
     requests_per_minute: Limit = None
     tokens_per_minute: Limit = None
+    requests_at_once: Limit = None
     monthly_budget_cents: Limit = None
 
     def columns(self) -> dict[str, Any]:
@@ -34,11 +36,19 @@ class LimitsIn(BaseModel):
         return given
 
 
-class OrgUpdate(LimitsIn):
+class OrgLimitsIn(LimitsIn):
+    """Quotas, and requests at once, are the server's where they are null."""
+
+    max_stored_files: Limit = None
+    max_stored_bytes: Quota = None
+    max_queued_jobs: Limit = None
+
+
+class OrgUpdate(OrgLimitsIn):
     name: Name = ""
 
 
-class OrgCreate(LimitsIn):
+class OrgCreate(OrgLimitsIn):
     name: Name
 
 
@@ -113,6 +123,7 @@ class ServerAuditQuery(AuditQuery):
 class LimitsOut(BaseModel):
     requests_per_minute: int | None
     tokens_per_minute: int | None
+    requests_at_once: int | None
     monthly_budget_cents: int | None
 
 
@@ -121,6 +132,7 @@ def limits_out(row: ApiKey | Org) -> dict[str, int | None]:
     return {
         "requests_per_minute": row.requests_per_minute,
         "tokens_per_minute": row.tokens_per_minute,
+        "requests_at_once": row.requests_at_once,
         "monthly_budget_cents": None if budget is None else cents(budget),
     }
 
@@ -131,12 +143,16 @@ class OrgOut(LimitsOut):
     name: str
     created_at: int
     balance_cents: int
+    max_stored_files: int | None
+    max_stored_bytes: int | None
+    max_queued_jobs: int | None
 
     @classmethod
     def of(cls, org: Org, balance_micros: int) -> Self:
         created_at, balance = int(org.created_at), cents(balance_micros)
         fields = {"id": org.id, "name": org.name, "created_at": created_at, "balance_cents": balance}
-        return cls(object="organization", **fields, **limits_out(org))
+        quotas = {name: getattr(org, name) for name in ("max_stored_files", "max_stored_bytes", "max_queued_jobs")}
+        return cls(object="organization", **fields, **quotas, **limits_out(org))
 
 
 class ServiceAccount(BaseModel):

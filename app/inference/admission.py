@@ -85,7 +85,7 @@ def parse_json(raw: bytes) -> dict[str, Any]:
 
 
 async def admit(request: HTTPConnection, org_id: str, model: str, gpu: str | None) -> Target:
-    """Raises ModelNotAllowed, RateLimited, BudgetSpent, and as `Admissions.admit` does."""
+    """Raises ModelNotAllowed, RateLimited, TooManyAtOnce, BudgetSpent, and as `Admissions.admit` does."""
     require_model(request.state.key, model)
     await _take_one(request)
     await request.app.state.budgets.require(request.state.key)
@@ -95,6 +95,7 @@ async def admit(request: HTTPConnection, org_id: str, model: str, gpu: str | Non
 
 async def _take_one(request: HTTPConnection) -> None:
     key: CurrentKey = request.state.key
+    request.state.allowance = None  # of a turn before, on a socket
     if key.is_throttled:
         allowance: Allowance = await request.app.state.allowances.of(key)
         request.state.allowance = allowance
@@ -110,7 +111,7 @@ def relay_of(request: HTTPConnection, target: Target, org_id: str, kind: type[Re
     relay = relay_for(request.app.state, target, org_id, request.state.request_id, kind)
     key: CurrentKey = request.state.key
     relay.key_id = key.key_id
-    relay.allowance = getattr(request.state, "allowance", None)
+    relay.allowance = request.state.allowance
     return relay
 
 

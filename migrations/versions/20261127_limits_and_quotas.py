@@ -1,4 +1,6 @@
-"""limits: requests at once, quotas of organisations; whose key a job is of, and what stays held for it"""
+"""limits: requests at once, quotas of organisations; whose key a job is of, and what stays held for it; no ledger entry
+changes or goes
+"""
 
 from typing import Any
 
@@ -36,10 +38,24 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("gateway", "subject", name=op.f("pk_under_way")),
     )
     op.create_index(op.f("ix_under_way_subject"), "under_way", ["subject"])
+    if op.get_bind().dialect.name == "sqlite":
+        for change in ("update", "delete"):
+            op.execute(f"""CREATE TRIGGER ledger_refuses_{change} BEFORE {change} ON ledger_entries
+                BEGIN SELECT RAISE(ABORT, 'ledger_entries is append-only'); END""")
+    else:
+        op.execute("""CREATE FUNCTION refuse_ledger_change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            RAISE EXCEPTION 'ledger_entries is append-only'; END $$""")
+        op.execute("""CREATE TRIGGER ledger_refuses_change BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger_entries
+            FOR EACH STATEMENT EXECUTE FUNCTION refuse_ledger_change()""")
 
 
 def downgrade() -> None:
+    if op.get_bind().dialect.name == "sqlite":
+        for change in ("update", "delete"):
+            op.execute(f"DROP TRIGGER ledger_refuses_{change}")
+    else:
+        op.execute("DROP TRIGGER ledger_refuses_change ON ledger_entries")
+        op.execute("DROP FUNCTION refuse_ledger_change()")
     op.drop_table("under_way")
     for table, column in reversed(columns()):
-        with op.batch_alter_table(table, schema=None) as batch_op:
-            batch_op.drop_column(column.name)
+        op.drop_column(table, column.name)  # in place: a table that is copied for it loses its triggers
