@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     cold_start_seconds: PositiveFloat = 600.0
     stream_silence_seconds: PositiveFloat = 120.0
     keep_alive_seconds: PositiveFloat = 10.0
-    engine_start_seconds: PositiveFloat = 3600.0
+    engine_start_seconds: PositiveFloat = 1800.0
     engine_idle_seconds: PositiveFloat = 1800.0
     engine_stop_seconds: PositiveFloat = 10.0
     sleep_mode: bool = False

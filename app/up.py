@@ -67,8 +67,10 @@ async def _up(settings: Settings, with_worker: bool) -> int:
             worker.cancel()
             with suppress(asyncio.CancelledError):
                 await worker
-        if server.force_exit:  # nobody has ended them
-            kill_own(Storage(settings.data_dir).engines)
+        if server.force_exit:
+            kill_own(Storage(settings.data_dir).engines)  # nobody has ended them
+            sys.stdout.flush()
+            os._exit(0)  # at once: a tidy end may take long, and the next gateway finds its way as after a kill
     return 0 if server.started else 1
 
 

@@ -21,8 +21,8 @@ LONG_SECONDS = 3000
 
 
 @settings(max_examples=150, deadline=None)
-@given(TRAFFIC)
-def test_everybody_gets_an_answer_however_busy_the_engines_are_kept(traffic: list[object]) -> None:
+@given(TRAFFIC, st.booleans())
+def test_everybody_gets_an_answer_however_busy_the_engines_are_kept(traffic: list[object], is_busy: bool) -> None:
     """The world itself checks that each decision could be carried out."""
     world = World(PINNED)
     world.ask("org_1", PINNED, PINNED_GPU, 1)
@@ -30,7 +30,7 @@ def test_everybody_gets_an_answer_however_busy_the_engines_are_kept(traffic: lis
     for one in traffic:
         match one:
             case int(seconds):
-                pass_time(world, seconds)
+                pass_time(world, seconds, is_busy=is_busy)
             case "leave":
                 for waiting in list(world.queue)[:1]:
                     world.leave(waiting)
@@ -39,7 +39,7 @@ def test_everybody_gets_an_answer_however_busy_the_engines_are_kept(traffic: lis
     for _ in range(LONG_SECONDS):
         if not unanswered(world, asked):
             break
-        pass_time(world, 1)
+        pass_time(world, 1, is_busy=is_busy)
     assert unanswered(world, asked) == []
     assert any(engine.model_id == PINNED for engine in world.engines.values())
 
@@ -55,10 +55,10 @@ def unanswered(world: World, asked: list[Waiting]) -> list[Waiting]:
     ]
 
 
-def pass_time(world: World, seconds: int) -> None:
-    """While somebody else keeps each engine that runs as busy as it can be, and it never comes to rest."""
+def pass_time(world: World, seconds: int, *, is_busy: bool) -> None:
+    """`is_busy`: somebody else keeps each engine that runs as busy as it can be, and it never comes to rest."""
     for _ in range(seconds):
-        for engine in list(world.engines.values()):
+        for engine in list(world.engines.values()) if is_busy else ():
             if engine.gone_at is None and engine.model_id != PINNED:
                 world.ask("org_greedy", engine.model_id, engine.gpu, 5)
         world.tick()

@@ -20,6 +20,7 @@ from app.devices.inventory import declared
 from app.engines.client import Token
 from app.engines.engine import Engine, State
 from app.engines.pool import EnginePool
+from app.engines.process import EngineProcess
 from app.engines.sleep import LOGPROB_TOLERANCE, Level, choose_level, says_the_same
 from app.engines.warmup import Warmups
 from app.errors import Unavailable
@@ -168,6 +169,25 @@ async def test_one_that_dies_in_its_sleep_is_noticed(tmp_path: Path) -> None:
         await eventually(lambda: engine.state is State.STOPPED)
         assert engine.failure
         await ready(engine)
+
+
+async def test_one_that_dies_in_the_very_moment_it_is_woken_is_a_cold_start(tmp_path: Path) -> None:
+    async with sleeper(tmp_path) as engine:
+        await asleep(engine)
+        assert engine.pid
+        assert engine._process
+        os.kill(engine.pid, signal.SIGKILL)
+        await until_seen_dead(engine._process)
+        engine.ensure_starting()
+        await ready(engine)
+        assert (engine.starts, engine.failure, bool(await say(engine))) == (2, None, True)
+
+
+async def until_seen_dead(process: EngineProcess) -> None:
+    """Returns before those who are told of it have been."""
+    assert process._child
+    while process._child.returncode is None:
+        await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("faults", [[], ["sleep_takes:60"]])

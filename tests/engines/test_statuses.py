@@ -1,20 +1,23 @@
 """What is told of engines to whoever looks from outside."""
 
 import asyncio
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import orjson
 import pytest
 from sqlalchemy import update
 
 from app.devices.inventory import declared
 from app.engines.engine import State
+from app.engines.orphans import ProcessRecord
 from app.engines.pool import EnginePool
 from app.engines.statuses import Statuses, list_statuses
 from app.files.storage import Storage
 from app.store.session import Store
 from app.store.tables import EngineStatus
-from tests.engines.running import simulating, write_adapter
+from tests.engines.running import processes_of, simulating, write_adapter
 from tests.eventually import eventually
 from tests.rows import target
 
@@ -54,6 +57,18 @@ async def test_an_engine_is_told_of_until_it_has_stopped(tmp_path: Path, store: 
     assert [told.state for told in await statuses(store)] == ["stopping"]
     await draining
     assert await statuses(store) == []
+
+
+async def test_those_of_a_killed_gateway_are_forgotten_when_the_next_one_starts(tmp_path: Path, store: Store) -> None:
+    pool = EnginePool(simulating(tmp_path), store, Storage(tmp_path), declared(["CPU:1"]))
+    async with pool.lease(target()) as engine:
+        await Statuses(store, lambda: pool.present).write(seconds=60)
+    record = engine.socket.with_suffix(".json")
+    ours = ProcessRecord(**orjson.loads(record.read_bytes()))
+    replace(ours, gateway_started_at=1.0).write(record)
+    await pool.sweep()
+    assert (await statuses(store), processes_of(tmp_path)) == ([], [])
+    await pool.drain(grace_seconds=0.1)
 
 
 async def test_an_engine_that_cannot_answer_is_told_all_the_same(tmp_path: Path, store: Store) -> None:
