@@ -67,7 +67,9 @@ class KeyRing:
 
     def _find(self, key_hash: str) -> CurrentKey | None:
         known = self._known.find(key_hash)
-        return None if known is None or known.is_expired else known
+        if known is None or known.expires_at is None:
+            return known
+        return None if known.is_expired else known
 
     async def _look_up(self, key_hash: str) -> CurrentKey | None:
         async with self._store.read() as session:

@@ -1,6 +1,7 @@
-"""A balance is spent by several gateways at once, and never below zero."""
+"""Several gateways at once: a balance is never spent below zero, and a key that goes is refused by all."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager, AsyncExitStack, ExitStack
@@ -8,9 +9,11 @@ from pathlib import Path
 
 import pytest
 from httpx import AsyncClient, Response
+from sqlalchemy import update
 
 from app.billing.ledger import Entry, append, balance_micros, list_entries
 from app.store.session import Store
+from app.store.tables import ApiKey, Org
 from tests.asking import CHAT, chat_body
 from tests.servers import Server, TestOrg, running_server
 from tests.stores import PostgresStores, SqliteStores
@@ -89,3 +92,19 @@ async def test_what_one_gateway_holds_idle_the_other_lends_within_moments(
     await leave(store, org, 2 * PRICE_MICROS + 40)
     assert [answer.status_code for answer in await ask(gateways[:1], org, 1)] == [200]
     assert [answer.status_code for answer in await ask(gateways[1:], org, 1)] == [200]
+
+
+@pytest.mark.parametrize("what", ["key", "organisation"])
+async def test_a_key_that_goes_is_refused_by_every_gateway_within_a_second(
+    gateways: list[Server], store: Store, org: TestOrg, what: str
+) -> None:
+    gone = {
+        "key": update(ApiKey).where(ApiKey.org_id == org.id).values(revoked_at=1.0),
+        "organisation": update(Org).where(Org.id == org.id).values(deleted_at=1.0),
+    }[what]
+    assert [answer.status_code for answer in await ask(gateways, org, 4)] == [200] * 4
+    async with store.begin() as session:
+        await session.execute(gone)
+    deadline = time.monotonic() + 1
+    while [answer.status_code for answer in await ask(gateways, org, 2)] != [401] * 2:
+        assert time.monotonic() < deadline

@@ -8,12 +8,12 @@ from starlette.types import Scope
 
 from app.orgs.auth import bearer_token
 from app.orgs.key_ring import KeyRing
-from app.orgs.keys import CurrentKey, create_key, hash_key
+from app.orgs.keys import CurrentKey, hash_key
 from app.orgs.roles import Role
 from app.store.session import Store
 from app.store.tables import ApiKey, Org
 from tests.eventually import eventually
-from tests.rows import make_org
+from tests.rows import make_key, make_org
 
 pytestmark = pytest.mark.anyio
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 async def new_key(store: Store) -> tuple[str, ApiKey]:
     async with store.begin() as session:
         org = await make_org(session)
-        key = await create_key(session, org, name="test")
+        key = await make_key(session, org)
         row = await session.scalar(select(ApiKey).where(ApiKey.org_id == org.id))
     assert row
     return key, row
