@@ -123,11 +123,14 @@ def _terms(role: Role | None, models: str | None, expires: str | None) -> dict[s
 
 
 def _table(rows: Sequence[ApiKey]) -> Table:
-    limits = ("requests/min", "tokens/min", "budget/month")
-    names = ("begins with", Column("id", overflow="fold"), "name", "role", "models", "state", "expires", "last used")
-    table = Table(*names, *limits)
+    table = Table("begins with", Column("id", no_wrap=True), "name", "role", "state", "last used", "held to")
     for key in rows:
-        models = "all" if key.models is None else ", ".join(key.models) or "none"
-        facts = (key.name, key.role, models, status_of(key), day(key.expires_at), day(key.last_used_at))
-        table.add_row(key.prefix, key.id, *facts, *told(key).values())
+        facts = (key.prefix, key.id, key.name, key.role, status_of(key), day(key.last_used_at))
+        table.add_row(*facts, ", ".join(_held_to(key)) or "-")
     return table
+
+
+def _held_to(key: ApiKey) -> list[str]:
+    models = [] if key.models is None else key.models or ["no model"]
+    until = [] if key.expires_at is None else [f"until {day(key.expires_at)}"]
+    return [*models, *until, *told(key)]

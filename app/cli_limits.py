@@ -2,7 +2,6 @@
 
 import re
 import time
-from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any
@@ -46,15 +45,19 @@ def _number(option: str, text: str | None, scale: int) -> Any:
     return int(number)
 
 
-def dollars(micros: int | None) -> str:
-    return "-" if micros is None else f"${micros / MICROS_PER_DOLLAR:,.2f}"
+def dollars(micros: int) -> str:
+    return f"${micros / MICROS_PER_DOLLAR:,.2f}"
 
 
-def told(row: ApiKey | Org) -> Mapping[str, str]:
-    """Its limits, as a table shows them."""
-    numbers = {"requests/min": row.requests_per_minute, "tokens/min": row.tokens_per_minute}
-    shown = {name: "-" if number is None else f"{number:,}" for name, number in numbers.items()}
-    return {**shown, "budget/month": dollars(row.monthly_budget_micros)}
+def told(row: ApiKey | Org) -> list[str]:
+    """Its limits, in words."""
+    limits = [
+        ("requests/min", row.requests_per_minute),
+        ("tokens/min", row.tokens_per_minute),
+    ]
+    shown = [f"{number:,} {what}" for what, number in limits if number is not None]
+    budget = row.monthly_budget_micros
+    return shown if budget is None else [*shown, f"{dollars(budget)}/month"]
 
 
 def moment_of(text: str, option: str, *, direction: int = 1) -> float:

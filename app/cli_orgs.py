@@ -3,13 +3,13 @@
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.admin import organisations
 from app.billing.ledger import balance_micros
 from app.catalog.load import load_catalog
-from app.cli_limits import Budget, Requests, Tokens, dollars, limits_of, told
+from app.cli_limits import Budget, Requests, Tokens, day, dollars, limits_of, told
 from app.orgs import service
 from app.orgs.audit import Actor
 from app.terminal import DataDir, in_store, out, read_settings
@@ -43,9 +43,10 @@ def list_orgs(data_dir: DataDir = None) -> None:
     """All organisations, with their balances."""
 
     async def show(session: AsyncSession) -> None:
-        table = Table("name", "id", "balance", "requests/min", "tokens/min", "budget/month")
+        table = Table("name", Column("id", no_wrap=True), "balance", "limits")
         for org in await service.list_orgs(session):
-            table.add_row(org.name, org.id, dollars(await balance_micros(session, org.id)), *told(org).values())
+            balance = dollars(await balance_micros(session, org.id))
+            table.add_row(org.name, org.id, balance, ", ".join(told(org)) or "-")
         out.print(table)
 
     in_store(read_settings(data_dir=data_dir), show)
@@ -59,7 +60,8 @@ def show_org(name: Name, data_dir: DataDir = None) -> None:
         org = await service.get_org(session, name)
         live = [key for key in await service.list_keys(session, org) if key.revoked_at is None]
         balance = dollars(await balance_micros(session, org.id))
-        facts = {"name": org.name, "id": org.id, "balance": balance, "keys": str(len(live)), **told(org)}
+        facts = {"name": org.name, "id": org.id, "made": day(org.created_at), "balance": balance}
+        facts |= {"keys": str(len(live)), "limits": ", ".join(told(org)) or "-"}
         table = Table(show_header=False)
         for what, fact in facts.items():
             table.add_row(what, fact)

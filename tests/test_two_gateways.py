@@ -1,4 +1,4 @@
-"""What several gateways share: balances are never spent below zero, limits passed by no more than was promised."""
+"""What several gateways share: no balance is spent below zero, limits are kept, a key that goes is refused by all."""
 
 import asyncio
 import time
@@ -14,7 +14,7 @@ from sqlalchemy import func, select, update
 from app.billing.ledger import Entry, append, balance_micros, list_entries
 from app.store.base import db_now
 from app.store.session import Store
-from app.store.tables import Org, RateLevel, UnderWay
+from app.store.tables import ApiKey, Org, RateLevel, UnderWay
 from tests.asking import CHAT, chat_body, refused
 from tests.eventually import eventually
 from tests.servers import Server, TestOrg, running_server
@@ -149,3 +149,19 @@ async def test_what_runs_on_one_gateway_is_in_the_way_on_the_other(
             return (await two.post(CHAT, json=chat_body("Hi"))).status_code == 200
 
         await eventually(is_let_in)
+
+
+@pytest.mark.parametrize("what", ["key", "organisation"])
+async def test_a_key_that_goes_is_refused_by_every_gateway_within_a_second(
+    gateways: list[Server], store: Store, org: TestOrg, what: str
+) -> None:
+    gone = {
+        "key": update(ApiKey).where(ApiKey.org_id == org.id).values(revoked_at=1.0),
+        "organisation": update(Org).where(Org.id == org.id).values(deleted_at=1.0),
+    }[what]
+    assert [answer.status_code for answer in await ask(gateways, org, 4)] == [200] * 4
+    async with store.begin() as session:
+        await session.execute(gone)
+    deadline = time.monotonic() + 1
+    while [answer.status_code for answer in await ask(gateways, org, 2)] != [401] * 2:
+        assert time.monotonic() < deadline

@@ -6,9 +6,6 @@ import time
 from dataclasses import dataclass
 from typing import Self
 
-from sqlalchemy.ext.asyncio import AsyncSession
-
-from app.ids import new_id
 from app.orgs.roles import Role
 from app.store.tables import ApiKey, Org
 
@@ -82,11 +79,3 @@ def new_secret() -> str:
 def of_secret(key: str) -> dict[str, str]:
     """What is kept of it."""
     return {"prefix": key[:12], "key_hash": hash_key(key)}
-
-
-async def create_key(session: AsyncSession, org: Org, *, name: str, role: Role = Role.MEMBER) -> str:
-    """The new key itself: the only time it can be seen."""
-    key = new_secret()
-    session.add(ApiKey(id=new_id("key"), org_id=org.id, name=name, role=role, **of_secret(key)))
-    await session.flush()
-    return key

@@ -12,10 +12,9 @@ from app.jobs.budgets import require_budget
 from app.jobs.events import list_after
 from app.jobs.funding import fund, resume_funded
 from app.jobs.states import Stage, Status
-from app.orgs.keys import create_key
 from app.store.session import Store
 from app.store.tables import ApiKey, Job, Org
-from tests.rows import CATALOG, give_credit, make_job, make_org
+from tests.rows import CATALOG, give_credit, make_job, make_key, make_org
 
 pytestmark = pytest.mark.anyio
 
@@ -29,7 +28,7 @@ async def owner(store: Store, request: pytest.FixtureRequest) -> tuple[Org, str]
     async with store.begin() as session:
         org = await make_org(session)
         await give_credit(session, org.id)
-        await create_key(session, org, name="test")
+        await make_key(session, org)
         key_id = (await session.scalars(ApiKey.__table__.select())).one()
         table: type[Org | ApiKey] = Org if request.param == "org" else ApiKey
         await session.execute(update(table).values(monthly_budget_micros=BUDGET))

@@ -14,7 +14,7 @@ from websockets.exceptions import InvalidStatus
 
 from app.main import create_app
 from app.orgs.auth import OPEN_PATHS, RequireRole
-from app.orgs.keys import CurrentKey, create_key, hash_key
+from app.orgs.keys import CurrentKey
 from app.orgs.roles import Role
 from app.settings import Settings
 from app.store.session import Store
@@ -22,6 +22,7 @@ from app.store.tables import ApiKey, Org
 from tests.asking import CHAT, JOBS, Json, chat, chat_body, ok, refused
 from tests.eventually import eventually
 from tests.inference.sockets import connected, turn
+from tests.rows import make_key
 from tests.servers import Server, TestOrg
 
 pytestmark = pytest.mark.anyio
@@ -138,9 +139,7 @@ async def another_key(simulated: Server, org: TestOrg, **values: Any) -> dict[st
     """The headers of a further key of the organisation."""
     store = Store(Settings(data_dir=simulated.data_dir).store_url)
     async with store.begin() as session:
-        key = await create_key(session, await session.get_one(Org, org.id), name="another")
-        changed = update(ApiKey).where(ApiKey.key_hash == hash_key(key))
-        await session.execute(changed.values(**values))
+        key = await make_key(session, await session.get_one(Org, org.id), **values)
     await store.close()
     return {"Authorization": f"Bearer {key}"}
 
