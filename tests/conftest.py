@@ -20,7 +20,7 @@ structlog.configure(processors=[structlog.dev.ConsoleRenderer(exception_formatte
 REAL = re.compile("(?<![a-z])real(?![a-z])")
 
 
-class Rows(LoadScopeScheduling):
+class Rows(LoadScopeScheduling):  # type: ignore[misc]
     """What goes beside what under `-n`: files, but all on the real server in one row, so that there is one."""
 
     def _split_scope(self, nodeid: str) -> str:
