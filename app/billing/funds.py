@@ -90,9 +90,11 @@ class Funds:
             async with account.lock:
                 if found := await self._find(org_id, account, micros, came_at):
                     return found
-                if account.seen.others_micros == 0 or came_at >= give_up_at:
+                is_there_more = account.seen.left_micros > account.in_store  # others took what was free meanwhile
+                is_hopeless = account.seen.others_micros == 0 and not is_there_more
+                if is_hopeless or came_at >= give_up_at:
                     return self._rest(org_id, account, micros, least)
-            await asyncio.sleep(ASK_AGAIN_SECONDS)
+            await asyncio.sleep(0 if is_there_more else ASK_AGAIN_SECONDS)
 
     async def require(self, org_id: str) -> None:
         """Raises as `hold` does, unless there is something left to spend."""

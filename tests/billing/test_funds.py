@@ -126,3 +126,14 @@ async def test_holds_and_charges_of_many_at_once_never_go_below_zero(store_url: 
     assert 0 <= await balance(stores[0], org) <= 400
     for store in stores:
         await store.close()
+
+
+async def test_nobody_is_refused_because_others_take_what_is_free_while_the_store_is_asked(store: Store) -> None:
+    org, funds = await new_org(store), funds_on(store)
+    await write(store, entry(org, f"credit:{org}", 10**9, kind="credit"))
+    (await funds.hold(org, 1000)).release()
+    asking = asyncio.create_task(funds.hold(org, 5000))
+    while not asking.done():  # it counts on what is free
+        funds.hold_now(org, 1)
+        await asyncio.sleep(0.0002)
+    assert (await asking).micros == 5000
