@@ -83,17 +83,18 @@ class Funds:
 
     async def hold(self, org_id: str, micros: int, *, least: int | None = None) -> Hold:
         """So much, or what there is if that is no less than `least`. Raises InsufficientFunds, FundsHeld."""
-        account = self._account(org_id)
+        account, need = self._account(org_id), micros
         give_up_at = time.monotonic() + WAIT_SECONDS
         while True:
             came_at = time.monotonic()
             async with account.lock:
-                if found := await self._find(org_id, account, micros, came_at):
+                if found := await self._find(org_id, account, micros, need, came_at):
                     return found
                 is_there_more = account.seen.left_micros > account.in_store  # others took what was free meanwhile
                 is_hopeless = account.seen.others_micros == 0 and not is_there_more
                 if is_hopeless or came_at >= give_up_at:
                     return self._rest(org_id, account, micros, least)
+            need = micros + account.purse.free if is_there_more else micros  # counting on nothing that is free
             await asyncio.sleep(0 if is_there_more else ASK_AGAIN_SECONDS)
 
     async def require(self, org_id: str) -> None:
@@ -126,12 +127,12 @@ class Funds:
     def _account(self, org_id: str) -> _Account:
         return self._accounts.get(org_id) or self._accounts.setdefault(org_id, _Account())
 
-    async def _find(self, org_id: str, account: _Account, micros: int, came_at: float) -> Hold | None:
+    async def _find(self, org_id: str, account: _Account, micros: int, need: int, came_at: float) -> Hold | None:
         """Who came before the store was last asked takes its answer for theirs, where it was that nothing is left."""
         if found := self.hold_now(org_id, micros):
             return found
         if account.asked_at < came_at or account.seen.left_micros > account.in_store:
-            await self._ask(org_id, account, micros)
+            await self._ask(org_id, account, need)
         return self.hold_now(org_id, micros)
 
     def _rest(self, org_id: str, account: _Account, micros: int, least: int | None) -> Hold:
