@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from httpx import AsyncClient
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
@@ -16,7 +17,7 @@ from tests.stores import PostgresStores, SqliteStores
 REAL = re.compile("(?<![a-z])real(?![a-z])")
 
 
-class Rows(LoadScopeScheduling):
+class Rows(LoadScopeScheduling):  # type: ignore[misc]
     """What goes beside what under `-n`: files, but all on the real server in one row, so that there is one."""
 
     def _split_scope(self, nodeid: str) -> str:
@@ -31,6 +32,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Rows:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest row begins."""
     items.sort(key=lambda item: not REAL.search(item.nodeid))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_tracebacks() -> None:
+    """structlog draws them with all that the variables hold, for seconds each."""
+    renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*structlog.get_config()["processors"][:-1], renderer])
 
 
 @pytest.fixture(scope="session")
