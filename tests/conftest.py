@@ -14,9 +14,6 @@ from app.store.session import Store
 from tests.servers import Server, TestOrg, running_server
 from tests.stores import PostgresStores, SqliteStores
 
-# Its own tracebacks, with what all variables held, take a second each.
-structlog.configure(processors=[structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)])
-
 REAL = re.compile("(?<![a-z])real(?![a-z])")
 
 
