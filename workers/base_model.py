@@ -10,8 +10,8 @@ from workers.attention import begin_packing
 from workers.sft_config import Hyperparameters
 
 
-def load_base(model_path: str, device: str, asked: Hyperparameters) -> PreTrainedModel:
-    options: dict[str, Any] = {"dtype": torch.bfloat16 if device == "cuda" else torch.float32}
+def load_base(model_path: str, device: torch.device, asked: Hyperparameters) -> PreTrainedModel:
+    options: dict[str, Any] = {"dtype": torch.bfloat16 if device.type == "cuda" else torch.float32}
     if asked.use_qlora:
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from workers.attention import is_packing
 from workers.batches import Microbatch, count_loss_tokens, pack, pad
 from workers.chat_data import IGNORED
+from workers.world import World
 
 CHUNK_LOGITS = 1 << 25  # as many are held at once, four bytes each, however many tokens are learned
 
@@ -80,13 +81,11 @@ class ChunkedLoss(torch.autograd.Function):  # type: ignore[misc]
         return gradient * of[0], None, None, None
 
 
-def validate(model: PeftModel, batches: list[Microbatch]) -> dict[str, float]:
+def validate(model: PeftModel, batches: list[Microbatch], world: World) -> dict[str, float]:
     model.eval()
     with torch.no_grad():
-        losses, correct = zip(*(summed_loss(model, batch) for batch in batches), strict=True)
+        told = [summed_loss(model, batch) for batch in batches[world.rank :: world.size]]
     model.train()
+    total, n_correct = world.sums(sum(loss.item() for loss, _ in told), sum(correct for _, correct in told))
     n_learned = sum(map(count_loss_tokens, batches))
-    return {
-        "valid_loss": sum(loss.item() for loss in losses) / n_learned,
-        "valid_mean_token_accuracy": sum(correct) / n_learned,
-    }
+    return {"valid_loss": total / n_learned, "valid_mean_token_accuracy": n_correct / n_learned}

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from peft import PeftModel
 
+from workers.world import World
+
 COUNTS = ("step", "trained_tokens", "train_loss", "best_step", "best_loss", "n_worse")
 
 
@@ -16,6 +18,7 @@ class Run:
     parameters: list[torch.nn.Parameter]
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
+    world: World
     step: int = 0
     trained_tokens: int = 0
     train_loss: float = math.nan

@@ -1,5 +1,6 @@
-"""The supervised fine-tuning recipe, one page read downwards: python -m workers.sft RUN_DIR.
+"""The supervised fine-tuning recipe, one page read downwards: python -m workers.sft RUN_DIR [MEETING].
 
+MEETING is the file at which several processes that train one model find each other (see workers/ranks.py).
 config.json in; metrics.jsonl, checkpoints/ and at last adapter/ out. Exit codes: 0 the adapter is there,
 75 stopped by SIGTERM (start it again to go on), 1 failed (the last line of metrics.jsonl says why).
 """
@@ -22,13 +23,14 @@ from transformers.utils.logging import disable_progress_bar
 
 from workers.attention import is_packing
 from workers.base_model import load_base
-from workers.batches import Microbatch, Plan, carve, count_loss_tokens, halves, in_order, n_tokens
-from workers.chat_data import Example, load_encoder
+from workers.batches import Microbatch, Plan, carve, count_loss_tokens, dealt, halves, in_order, n_tokens
+from workers.chat_data import ChatEncoder, Example, load_encoder
 from workers.loss import summed_loss, validate
 from workers.run_folder import Metrics, appears_whole, checkpoint_folders
 from workers.run_state import Run
 from workers.sft_config import Config, Hyperparameters
 from workers.sft_errors import FORESEEN, TrainingError, explain
+from workers.world import World
 
 STOPPED_EXIT_CODE = 75  # EX_TEMPFAIL: nothing is wrong, try again
 STATE_FILE = "trainer.pt"
@@ -41,12 +43,12 @@ class StopAsked(Exception):
     """SIGTERM came in the middle of an optimizer step."""
 
 
-def train(config: Config, run_dir: Path, metrics: Metrics) -> None:
+def train(config: Config, run_dir: Path, metrics: Metrics, world: World) -> None:
     asked = config.hyperparameters
 
     # 1) model
     torch.manual_seed(config.seed)
-    base = load_base(config.model_path, config.device, asked)
+    base = load_base(config.model_path, world.device, asked)
 
     # 2) data
     encoder = load_encoder(
@@ -73,7 +75,7 @@ def train(config: Config, run_dir: Path, metrics: Metrics) -> None:
     )
 
     # 3) LoRA: a checkpoint goes on, else a given adapter does, else a new one begins
-    run = begin(base, config, plan, run_dir)
+    run = begin(base, config, plan, run_dir, world)
     metrics.write(
         "started",
         total_steps=plan.total_steps,
@@ -87,7 +89,7 @@ def train(config: Config, run_dir: Path, metrics: Metrics) -> None:
     saved_step = run.step
     while run.step < plan.total_steps and run.n_worse < (asked.early_stopping_patience or math.inf):
         try:
-            told = step_that_fits(run, plan.microbatches(run.step + 1), config, metrics)
+            told = optimizer_step(run, plan.microbatches(run.step + 1), config, metrics)
         except StopAsked:
             if run.step > saved_step:
                 save_checkpoint(run, run_dir, metrics, config.keep_checkpoints)
@@ -95,7 +97,7 @@ def train(config: Config, run_dir: Path, metrics: Metrics) -> None:
         epoch = round(run.step / plan.steps_per_epoch, 4)
         metrics.write("step", step=run.step, total_steps=plan.total_steps, epoch=epoch, **told)
         if validation and (run.step % plan.steps_per_epoch == 0 or run.step == plan.total_steps):
-            told = validate(run.model, validation)
+            told = validate(run.model, validation, world)
             metrics.write("validation", step=run.step, **told)
             if asked.early_stopping_patience and run.improves_with(told["valid_loss"]):
                 save_checkpoint(run, run_dir, metrics, config.keep_checkpoints)
@@ -104,14 +106,9 @@ def train(config: Config, run_dir: Path, metrics: Metrics) -> None:
             save_checkpoint(run, run_dir, metrics, config.keep_checkpoints)
             saved_step = run.step
 
-    # 5) publish: the template goes along, since it is what the adapter was taught with
-    with appears_whole(run_dir / "adapter") as folder:
-        if run.was_better:
-            shutil.copytree(run_dir / f"checkpoints/step-{run.best_step}", folder, dirs_exist_ok=True)
-            (folder / STATE_FILE).unlink()
-        else:
-            save_adapter(run.model, folder)
-        (folder / "chat_template.jinja").write_text(encoder.tokenizer.get_chat_template(), "utf-8")
+    # 5) publish
+    if world.is_first:
+        publish(run, encoder, run_dir)
 
 
 def learnable(examples: list[Example], file: str, metrics: Metrics) -> list[Example]:
@@ -125,17 +122,23 @@ def learnable(examples: list[Example], file: str, metrics: Metrics) -> list[Exam
     return kept
 
 
-def begin(base: PreTrainedModel, config: Config, plan: Plan, run_dir: Path) -> Run:
+def begin(base: PreTrainedModel, config: Config, plan: Plan, run_dir: Path, world: World) -> Run:
+    run = newest_run(base, config, plan, run_dir, world)
+    world.require_same(run.step)
+    return run
+
+
+def newest_run(base: PreTrainedModel, config: Config, plan: Plan, run_dir: Path, world: World) -> Run:
     asked = config.hyperparameters
     for folder in checkpoint_folders(run_dir / "checkpoints"):
         try:
             # weights_only: no code of a tampered file runs; and it is our own file
-            state = torch.load(folder / STATE_FILE, map_location=config.device, weights_only=True)
+            state = torch.load(folder / STATE_FILE, map_location=world.device, weights_only=True)
             model = PeftModel.from_pretrained(base, folder, is_trainable=True)
         except (OSError, EOFError, RuntimeError, SafetensorError, pickle.UnpicklingError, ValueError) as error:
             log.warning("%s is not sound, trying the one before: %s", folder.name, error)
             continue
-        run = new_run(model, asked, plan.total_steps)
+        run = new_run(model, asked, plan.total_steps, world)
         run.go_on_from(state)
         return run
     if config.init_adapter:
@@ -143,7 +146,7 @@ def begin(base: PreTrainedModel, config: Config, plan: Plan, run_dir: Path) -> R
     else:
         model = get_peft_model(base, new_lora(asked))
     model.peft_config["default"].base_model_name_or_path = config.served_model
-    return new_run(model, asked, plan.total_steps)
+    return new_run(model, asked, plan.total_steps, world)
 
 
 def new_lora(asked: Hyperparameters) -> LoraConfig:
@@ -158,53 +161,21 @@ def new_lora(asked: Hyperparameters) -> LoraConfig:
     )
 
 
-def new_run(model: PeftModel, asked: Hyperparameters, total_steps: int) -> Run:
+def new_run(model: PeftModel, asked: Hyperparameters, total_steps: int, world: World) -> Run:
     model.train()
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=asked.learning_rate, weight_decay=asked.weight_decay)
     kind = {"constant": "constant_with_warmup"}.get(asked.lr_scheduler_type, asked.lr_scheduler_type)
     warmup_steps = round(asked.warmup_ratio * total_steps)
     schedule = get_scheduler(kind, optimizer, num_warmup_steps=warmup_steps, num_training_steps=total_steps)
-    return Run(model, parameters, optimizer, schedule)
+    return Run(model, parameters, optimizer, schedule, world)
 
 
-def step_that_fits(run: Run, microbatches: list[Microbatch], config: Config, metrics: Metrics) -> dict[str, float]:
-    """Once in a run half as many rows go at once, if memory runs out; a step has the same rows as before."""
-    if not run.in_halves:
-        try:
-            return optimizer_step(run, microbatches, config)
-        except torch.OutOfMemoryError:
-            if max(map(len, microbatches)) == 1:
-                raise
-            log.exception("out of memory, going on with half as many rows at once")
-        # Out here the traceback is gone, and with it the tensors of the step that failed.
-        run.in_halves = True
-        torch.cuda.empty_cache()
-        asked = config.hyperparameters
-        metrics.write(
-            "halved",
-            step=run.step + 1,
-            batch_size=-(-asked.batch_size // 2),
-            gradient_accumulation_steps=2 * asked.gradient_accumulation_steps,
-        )
-    return optimizer_step(run, halves(microbatches), config)
-
-
-def optimizer_step(run: Run, microbatches: list[Microbatch], config: Config) -> dict[str, float]:
-    # Dropout hangs on the step alone, so that a resumed run goes the very way of an undisturbed one.
-    torch.manual_seed(config.seed + run.step)
+def optimizer_step(run: Run, microbatches: list[Microbatch], config: Config, metrics: Metrics) -> dict[str, float]:
     started_at = time.monotonic()
     n_loss_tokens = sum(map(count_loss_tokens, microbatches))
-    total_loss, n_correct = 0.0, 0
-    run.optimizer.zero_grad()
-    for batch in microbatches:
-        if stop_asked.is_set():
-            raise StopAsked
-        loss, correct = summed_loss(run.model, batch)
-        # By the tokens of the whole step: a mean of means would weigh short answers more than long ones.
-        (loss / n_loss_tokens).backward()
-        total_loss += loss.item()
-        n_correct += correct
+    total_loss, n_correct = learn_what_fits(run, microbatches, n_loss_tokens, config, metrics)
+    run.world.add_gradients(run.parameters)
     grad_norm = torch.nn.utils.clip_grad_norm_(run.parameters, config.hyperparameters.max_grad_norm or math.inf).item()
     run.train_loss = total_loss / n_loss_tokens
     if not (math.isfinite(run.train_loss) and math.isfinite(grad_norm)):
@@ -227,7 +198,52 @@ def optimizer_step(run: Run, microbatches: list[Microbatch], config: Config) -> 
     }
 
 
+def learn_what_fits(
+    run: Run, microbatches: list[Microbatch], n_loss_tokens: int, config: Config, metrics: Metrics
+) -> list[float]:
+    """Once in a run half as many rows go at once, if memory runs out; a step has the same rows as before."""
+    asked = config.hyperparameters
+    mine = dealt(microbatches, run.world.size, asked.batch_size)[run.world.rank]
+    if not run.in_halves:
+        try:
+            return learn(run, mine, n_loss_tokens, config.seed)
+        except torch.OutOfMemoryError:
+            if max(map(len, microbatches)) == 1:
+                raise
+            log.exception("out of memory, going on with half as many rows at once")
+        # Out here the traceback is gone, and with it the tensors of the step that failed.
+        run.in_halves = True
+        torch.cuda.empty_cache()
+        metrics.write(
+            "halved",
+            step=run.step + 1,
+            batch_size=-(-asked.batch_size // 2),
+            gradient_accumulation_steps=2 * asked.gradient_accumulation_steps,
+        )
+    return learn(run, halves(mine), n_loss_tokens, config.seed)
+
+
+def learn(run: Run, microbatches: list[Microbatch], n_loss_tokens: int, seed: int) -> list[float]:
+    """The gradients of this rank's rows; the loss and the right guesses of all ranks'."""
+    # Dropout hangs on step and rank alone, so that a resumed run goes the very way of an undisturbed one.
+    torch.manual_seed(seed + run.step + (run.world.rank << 32))
+    total_loss, n_correct = 0.0, 0
+    run.optimizer.zero_grad()
+    with run.world.together(StopAsked, torch.OutOfMemoryError):
+        for batch in microbatches:
+            if stop_asked.is_set():
+                raise StopAsked
+            loss, correct = summed_loss(run.model, batch)
+            # By the tokens of the whole step: a mean of means would weigh short answers more than long ones.
+            (loss / n_loss_tokens).backward()
+            total_loss += loss.item()
+            n_correct += correct
+    return run.world.sums(total_loss, n_correct)
+
+
 def save_checkpoint(run: Run, run_dir: Path, metrics: Metrics, keep: int) -> None:
+    if not run.world.is_first:
+        return
     name = f"checkpoints/step-{run.step}"
     with appears_whole(run_dir / name) as folder:
         save_adapter(run.model, folder)
@@ -238,18 +254,30 @@ def save_checkpoint(run: Run, run_dir: Path, metrics: Metrics, keep: int) -> Non
             shutil.rmtree(old)
 
 
+def publish(run: Run, encoder: ChatEncoder, run_dir: Path) -> None:
+    """The template goes along, since it is what the adapter was taught with."""
+    with appears_whole(run_dir / "adapter") as folder:
+        if run.was_better:
+            shutil.copytree(run_dir / f"checkpoints/step-{run.best_step}", folder, dirs_exist_ok=True)
+            (folder / STATE_FILE).unlink()
+        else:
+            save_adapter(run.model, folder)
+        (folder / "chat_template.jinja").write_text(encoder.tokenizer.get_chat_template(), "utf-8")
+
+
 def save_adapter(model: PeftModel, folder: Path) -> None:
     model.save_pretrained(folder, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
 
 
-def main(run_dir: Path) -> int:
+def main(run_dir: Path, meeting: Path | None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: stop_asked.set())
     config = Config.model_validate_json((run_dir / "config.json").read_bytes())
-    metrics = Metrics(run_dir / "metrics.jsonl")
+    world = World.join(config.device, meeting)
+    metrics = Metrics(run_dir / "metrics.jsonl", is_first=world.is_first)
     try:
         if not (run_dir / "adapter").exists():
-            train(config, run_dir, metrics)
+            train(config, run_dir, metrics, world)
         metrics.finish()
     except StopAsked:
         return STOPPED_EXIT_CODE
@@ -258,10 +286,11 @@ def main(run_dir: Path) -> int:
         log.exception(message)
         metrics.write("error", code=code, message=message)
         return 1
+    world.leave()
     return 0
 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     disable_progress_bar()
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2]) if sys.argv[2:] else None))
