@@ -7,6 +7,7 @@ from peft import prepare_model_for_kbit_training
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 from workers.attention import begin_packing
+from workers.liger import begin_fusing, has_liger
 from workers.sft_config import Hyperparameters
 
 
@@ -23,6 +24,8 @@ def load_base(model_path: str, device: torch.device, asked: Hyperparameters) -> 
     base.config.use_cache = False
     if asked.packing:
         begin_packing(base)
+    if has_liger(device):
+        begin_fusing(base)
     if asked.use_qlora:
         base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
     if asked.gradient_checkpointing:

@@ -1,22 +1,20 @@
 """The loss on what is to be learned: summed, so that the caller decides over how many tokens it is a mean."""
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from peft import PeftModel
 from torch.nn.functional import cross_entropy
-from transformers import PreTrainedModel
 
 from workers.attention import is_packing
 from workers.batches import Microbatch, count_loss_tokens, pack, pad
 from workers.chat_data import IGNORED
+from workers.head import Head
+from workers.liger import fused_loss, has_liger
 from workers.world import World
 
 CHUNK_LOGITS = 1 << 25  # as many are held at once, four bytes each, however many tokens are learned
-
-Score = Callable[[torch.Tensor], torch.Tensor]
 
 
 def summed_loss(model: PeftModel, batch: Microbatch) -> tuple[torch.Tensor, int]:
@@ -26,9 +24,16 @@ def summed_loss(model: PeftModel, batch: Microbatch) -> tuple[torch.Tensor, int]
     is_learned = targets != IGNORED
     with half_precision(model):
         hidden = base.get_decoder()(**inputs, use_cache=False).last_hidden_state  # (B, T, D)
-        at_once = max(1, CHUNK_LOGITS // base.get_output_embeddings().weight.shape[0])
-        total, n_correct = ChunkedLoss.apply(hidden[is_learned], targets[is_learned], score_of(base), at_once)
+        total, n_correct = loss_of(hidden[is_learned], targets[is_learned], Head.of(base))
     return total, int(n_correct)
+
+
+def loss_of(hidden: torch.Tensor, targets: torch.Tensor, head: Head) -> tuple[torch.Tensor, torch.Tensor]:
+    if has_liger(hidden.device):
+        return fused_loss(hidden, targets, head)
+    at_once = max(1, CHUNK_LOGITS // head.weight.shape[0])
+    told: tuple[torch.Tensor, torch.Tensor] = ChunkedLoss.apply(hidden, head.weight, targets, head, at_once)
+    return told
 
 
 def half_precision(model: PeftModel) -> AbstractContextManager[Any]:
@@ -37,48 +42,42 @@ def half_precision(model: PeftModel) -> AbstractContextManager[Any]:
     return precision
 
 
-def score_of(base: PreTrainedModel) -> Score:
-    """From the last hidden states to logits, as the model's own forward pass has it."""
-    head, config = base.get_output_embeddings(), base.config.get_text_config()
-    cap = getattr(config, "final_logit_softcapping", None)
-    scale = getattr(config, "logit_scale", None) or 1 / getattr(config, "logits_scaling", 1.0)
-
-    def score(hidden: torch.Tensor) -> torch.Tensor:
-        logits = head(hidden).float() * scale
-        return torch.tanh(logits / cap) * cap if cap else logits
-
-    return score
-
-
 class ChunkedLoss(torch.autograd.Function):  # type: ignore[misc]
     """Each chunk's gradient is taken while its logits are there, so that all of them never are.
 
-    The head itself is frozen: LoRA leaves it alone.
+    The head's own is taken where it learns, as in a full fine-tune; LoRA leaves it alone.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, targets: torch.Tensor, score: Score, at_once: int
-    ) -> tuple[torch.Tensor, int]:
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, head: Head, at_once: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         learns = hidden.requires_grad  # (K, D); not so while validating
-        total, n_correct = hidden.new_zeros((), dtype=torch.float32), 0
-        gradients: list[torch.Tensor] = []
+        total, n_correct = hidden.new_zeros((), dtype=torch.float32), targets.new_zeros(())
+        of_hidden: list[torch.Tensor] = []
+        of_weight = torch.zeros_like(weight) if learns and weight.requires_grad else None
         for part, wanted in zip(hidden.split(at_once), targets.split(at_once), strict=True):
             with torch.set_grad_enabled(learns):
-                states = part.detach().requires_grad_(learns)
-                logits = score(states)  # (chunk, V)
+                states, own = (
+                    part.detach().requires_grad_(learns),
+                    weight.detach().requires_grad_(of_weight is not None),
+                )
+                logits = head.logits(states, own)  # (chunk, V)
                 loss = cross_entropy(logits, wanted, reduction="sum")
-            gradients += torch.autograd.grad(loss, states) if learns else ()
+            if learns:
+                of_hidden.append(torch.autograd.grad(loss, states, retain_graph=of_weight is not None)[0])
+            if of_weight is not None:
+                of_weight += torch.autograd.grad(loss, own)[0]
             total += loss.detach()
             n_correct += (logits.argmax(-1) == wanted).sum()
         if learns:
-            ctx.save_for_backward(torch.cat(gradients))
+            ctx.save_for_backward(torch.cat(of_hidden), of_weight)
         return total, n_correct
 
     @staticmethod
     def backward(ctx: Any, *of: Any) -> tuple[torch.Tensor | None, ...]:
-        (gradient,) = ctx.saved_tensors
-        return gradient * of[0], None, None, None
+        of_hidden, of_weight = ctx.saved_tensors
+        return of_hidden * of[0], None if of_weight is None else of_weight * of[0], None, None, None
 
 
 def validate(model: PeftModel, batches: list[Microbatch], world: World) -> dict[str, float]:

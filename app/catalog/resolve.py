@@ -96,6 +96,12 @@ async def _find_checkpoint(
     return row.Job.base_model, AdapterRef(row.Checkpoint.id, row.Job.id, f"checkpoints/step-{step}")
 
 
+def asked_choices(model: ModelSpec, wanted: str | None) -> list[GpuChoice]:
+    """None or one, wherever it may be. Raises WrongGpu for one that the model does not run on."""
+    wanted = (wanted or "").strip()
+    return [_parse_wanted(model, wanted, {"supported_gpus": model.gpus})] if wanted else []
+
+
 def choose_gpu(model: ModelSpec, wanted: str | None, present: Sequence[GpuChoice], *, fallback: bool) -> GpuChoice:
     """The GPU that shall serve `model`: the wanted one, or the first of the model's that this host has.
 

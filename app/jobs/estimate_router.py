@@ -5,6 +5,7 @@ from pydantic import BaseModel
 
 from app.billing.ledger import balance_micros
 from app.billing.prices import cents
+from app.catalog.resolve import asked_choices
 from app.deps import SessionDep
 from app.errors import BadRequest
 from app.files.row_statistics import RowLengths
@@ -55,7 +56,10 @@ class EstimateOut(BaseModel):
 
 @router.post("/estimate")
 async def estimate_job(body: JobCreate, org_id: CurrentOrg, session: SessionDep, catalog: CatalogDep) -> EstimateOut:
-    """Takes what the creation of a job takes; what that refuses for its model, file or hyperparameters, this does."""
+    """Takes what the creation of a job takes; what that refuses for its model, file or hyperparameters, this does.
+
+    Told are the GPUs of the catalog, and those that are asked for.
+    """
     spec, file, numbers = await foresee(session, catalog, org_id, body)
     if file.row_lengths is None:
         raise BadRequest("The file was uploaded before row lengths were kept; upload it again.", param="training_file")
@@ -63,7 +67,8 @@ async def estimate_job(body: JobCreate, org_id: CurrentOrg, session: SessionDep,
     tokens = estimate.trained_tokens(lengths, n_rows, numbers)
     longest = max(lengths.rows_of)
     balance = await balance_micros(session, org_id)
-    found = [estimate.on_gpu(catalog, spec, gpu, numbers, n_tokens=tokens, longest_row=longest) for gpu in spec.choices]
+    gpus = dict.fromkeys([*spec.choices, *asked_choices(spec, body.gpu_preference)])
+    found = [estimate.on_gpu(catalog, spec, gpu, numbers, n_tokens=tokens, longest_row=longest) for gpu in gpus]
     return EstimateOut(
         model=spec.id,
         n_rows=n_rows,

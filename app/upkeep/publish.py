@@ -12,7 +12,7 @@ import structlog
 
 from app.catalog.names import adapter_id
 from app.catalog.resolve import AdapterRef, Target, choose_gpu
-from app.catalog.spec import Catalog
+from app.catalog.spec import Catalog, GpuChoice
 from app.devices.inventory import as_choices
 from app.engines.pool import EnginePool
 from app.engines.trial import try_everywhere
@@ -96,7 +96,8 @@ class Publisher:
         if spec is None:
             raise APIError(f"{job.base_model} is no longer in the catalog.")
         adapter = AdapterRef(adapter_id(job.id), job.id, "adapter")
-        gpu = choose_gpu(spec, job.gpu, as_choices(self._pool.devices), fallback=True)
+        # Of the type that it was trained on, as many as serving takes.
+        gpu = choose_gpu(spec, GpuChoice.parse(job.gpu).type, as_choices(self._pool.devices), fallback=True)
         await try_everywhere(self._pool, Target(spec, adapter, gpu), org_id=job.org_id)
 
     async def _fail(self, job: Job, lease: Lease, error: APIError) -> None:
