@@ -8,11 +8,14 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedMod
 
 from workers.attention import begin_packing
 from workers.liger import begin_fusing, has_liger
-from workers.sft_config import Hyperparameters
+from workers.sft_config import Config
 
 
-def load_base(model_path: str, device: torch.device, asked: Hyperparameters) -> PreTrainedModel:
-    options: dict[str, Any] = {"dtype": torch.bfloat16 if device.type == "cuda" else torch.float32}
+def load_base(model_path: str, device: torch.device, config: Config) -> PreTrainedModel:
+    """Frozen weights are as narrow as the hardware has them; those that learn are wide, else small steps are lost."""
+    asked = config.hyperparameters
+    is_narrow = device.type == "cuda" and not config.is_full
+    options: dict[str, Any] = {"dtype": torch.bfloat16 if is_narrow else torch.float32}
     if asked.use_qlora:
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,

@@ -4,7 +4,6 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from peft import PeftModel
 from torch.nn.functional import cross_entropy
 
 from workers.attention import is_packing
@@ -12,14 +11,15 @@ from workers.batches import Microbatch, count_loss_tokens, pack, pad
 from workers.chat_data import IGNORED
 from workers.head import Head
 from workers.liger import fused_loss, has_liger
+from workers.trained import Trained, base_of
 from workers.world import World
 
 CHUNK_LOGITS = 1 << 25  # as many are held at once, four bytes each, however many tokens are learned
 
 
-def summed_loss(model: PeftModel, batch: Microbatch) -> tuple[torch.Tensor, int]:
+def summed_loss(model: Trained, batch: Microbatch) -> tuple[torch.Tensor, int]:
     """Loss summed over the tokens to learn, and how many of them came first in the model's eyes."""
-    base = model.get_base_model()
+    base = base_of(model)
     inputs, targets = (pack if is_packing(base) else pad)(batch, model.device)  # targets: (B, T)
     is_learned = targets != IGNORED
     with half_precision(model):
@@ -36,7 +36,7 @@ def loss_of(hidden: torch.Tensor, targets: torch.Tensor, head: Head) -> tuple[to
     return told
 
 
-def half_precision(model: PeftModel) -> AbstractContextManager[Any]:
+def half_precision(model: Trained) -> AbstractContextManager[Any]:
     device = model.device.type
     precision: AbstractContextManager[Any] = torch.autocast(device, torch.bfloat16, enabled=device == "cuda")
     return precision
@@ -80,7 +80,7 @@ class ChunkedLoss(torch.autograd.Function):  # type: ignore[misc]
         return of_hidden * of[0], None if of_weight is None else of_weight * of[0], None, None, None
 
 
-def validate(model: PeftModel, batches: list[Microbatch], world: World) -> dict[str, float]:
+def validate(model: Trained, batches: list[Microbatch], world: World) -> dict[str, float]:
     model.eval()
     with torch.no_grad():
         told = [summed_loss(model, batch) for batch in batches[world.rank :: world.size]]

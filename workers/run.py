@@ -130,6 +130,7 @@ class Run:
             "training_file": str(self._storage.file(self._job.training_file)),
             "validation_file": self._validation_file(),
             "init_adapter": self._init_adapter(),
+            "training_type": self._job.training_type,
             "device": "cpu" if self._devices[0].type == "CPU" or self._settings.simulate else "cuda",
             "seed": self._job.seed,
             "checkpoint_every_steps": self._settings.checkpoint_every_steps,

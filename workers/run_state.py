@@ -1,12 +1,12 @@
-"""All that training changes, and what of it a checkpoint holds beside the adapter."""
+"""All that training changes, and what of it a checkpoint holds beside the weights."""
 
 import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from peft import PeftModel
 
+from workers.trained import Trained
 from workers.world import World
 
 COUNTS = ("step", "trained_tokens", "train_loss", "best_step", "best_loss", "n_worse")
@@ -14,7 +14,7 @@ COUNTS = ("step", "trained_tokens", "train_loss", "best_step", "best_loss", "n_w
 
 @dataclass
 class Run:
-    model: PeftModel
+    model: Trained
     parameters: list[torch.nn.Parameter]
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler

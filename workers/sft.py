@@ -1,8 +1,9 @@
 """The supervised fine-tuning recipe, one page read downwards: python -m workers.sft RUN_DIR [MEETING].
 
 MEETING is the file at which several processes that train one model find each other (see workers/ranks.py).
-config.json in; metrics.jsonl, checkpoints/ and at last adapter/ out. Exit codes: 0 the adapter is there,
-75 stopped by SIGTERM (start it again to go on), 1 failed (the last line of metrics.jsonl says why).
+config.json in; metrics.jsonl, checkpoints/ and at last adapter/ out, which is a whole model after a full fine-tune.
+Exit codes: 0 adapter/ is there, 75 stopped by SIGTERM (start it again to go on), 1 failed (the last line of
+metrics.jsonl says why).
 """
 
 import logging
@@ -16,7 +17,6 @@ import time
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, get_scheduler
 from transformers.utils.logging import disable_progress_bar
@@ -30,6 +30,7 @@ from workers.run_folder import Metrics, appears_whole, checkpoint_folders
 from workers.run_state import Run
 from workers.sft_config import Config, Hyperparameters
 from workers.sft_errors import FORESEEN, TrainingError, explain
+from workers.trained import Trained, begin_anew, begin_with, narrow, save
 from workers.world import World
 
 STOPPED_EXIT_CODE = 75  # EX_TEMPFAIL: nothing is wrong, try again
@@ -48,7 +49,7 @@ def train(config: Config, run_dir: Path, metrics: Metrics, world: World) -> None
 
     # 1) model
     torch.manual_seed(config.seed)
-    base = load_base(config.model_path, world.device, asked)
+    base = load_base(config.model_path, world.device, config)
 
     # 2) data
     encoder = load_encoder(
@@ -74,7 +75,7 @@ def train(config: Config, run_dir: Path, metrics: Metrics, world: World) -> None
         by_length=not is_packing(base),
     )
 
-    # 3) LoRA: a checkpoint goes on, else a given adapter does, else a new one begins
+    # 3) LoRA, or all weights: a checkpoint goes on, else a given fine-tune does, else a new one begins
     run = begin(base, config, plan, run_dir, world)
     metrics.write(
         "started",
@@ -92,7 +93,7 @@ def train(config: Config, run_dir: Path, metrics: Metrics, world: World) -> None
             told = optimizer_step(run, plan.microbatches(run.step + 1), config, metrics)
         except StopAsked:
             if run.step > saved_step:
-                save_checkpoint(run, run_dir, metrics, config.keep_checkpoints)
+                save_checkpoint(run, run_dir, metrics, config)
             raise
         epoch = round(run.step / plan.steps_per_epoch, 4)
         metrics.write("step", step=run.step, total_steps=plan.total_steps, epoch=epoch, **told)
@@ -100,15 +101,15 @@ def train(config: Config, run_dir: Path, metrics: Metrics, world: World) -> None
             told = validate(run.model, validation, world)
             metrics.write("validation", step=run.step, **told)
             if asked.early_stopping_patience and run.improves_with(told["valid_loss"]):
-                save_checkpoint(run, run_dir, metrics, config.keep_checkpoints)
+                save_checkpoint(run, run_dir, metrics, config)
                 saved_step = run.step
         if run.step % config.checkpoint_every_steps == 0 and saved_step < run.step < plan.total_steps:
-            save_checkpoint(run, run_dir, metrics, config.keep_checkpoints)
+            save_checkpoint(run, run_dir, metrics, config)
             saved_step = run.step
 
     # 5) publish
     if world.is_first:
-        publish(run, encoder, run_dir)
+        publish(run, encoder, run_dir, config)
 
 
 def learnable(examples: list[Example], file: str, metrics: Metrics) -> list[Example]:
@@ -134,34 +135,18 @@ def newest_run(base: PreTrainedModel, config: Config, plan: Plan, run_dir: Path,
         try:
             # weights_only: no code of a tampered file runs; and it is our own file
             state = torch.load(folder / STATE_FILE, map_location=world.device, weights_only=True)
-            model = PeftModel.from_pretrained(base, folder, is_trainable=True)
+            model = begin_with(base, folder, config)
         except (OSError, EOFError, RuntimeError, SafetensorError, pickle.UnpicklingError, ValueError) as error:
             log.warning("%s is not sound, trying the one before: %s", folder.name, error)
             continue
         run = new_run(model, asked, plan.total_steps, world)
         run.go_on_from(state)
         return run
-    if config.init_adapter:
-        model = PeftModel.from_pretrained(base, config.init_adapter, is_trainable=True)
-    else:
-        model = get_peft_model(base, new_lora(asked))
-    model.peft_config["default"].base_model_name_or_path = config.served_model
-    return new_run(model, asked, plan.total_steps, world)
+    begun = begin_with(base, config.init_adapter, config) if config.init_adapter else begin_anew(base, config)
+    return new_run(begun, asked, plan.total_steps, world)
 
 
-def new_lora(asked: Hyperparameters) -> LoraConfig:
-    return LoraConfig(
-        task_type="CAUSAL_LM",
-        r=asked.lora_r,
-        lora_alpha=asked.lora_alpha,
-        lora_dropout=asked.lora_dropout,
-        use_rslora=asked.use_rslora,
-        target_modules=asked.lora_target_modules,
-        bias="none",
-    )
-
-
-def new_run(model: PeftModel, asked: Hyperparameters, total_steps: int, world: World) -> Run:
+def new_run(model: Trained, asked: Hyperparameters, total_steps: int, world: World) -> Run:
     model.train()
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=asked.learning_rate, weight_decay=asked.weight_decay)
@@ -241,33 +226,29 @@ def learn(run: Run, microbatches: list[Microbatch], n_loss_tokens: int, seed: in
     return run.world.sums(total_loss, n_correct)
 
 
-def save_checkpoint(run: Run, run_dir: Path, metrics: Metrics, keep: int) -> None:
+def save_checkpoint(run: Run, run_dir: Path, metrics: Metrics, config: Config) -> None:
     if not run.world.is_first:
         return
     name = f"checkpoints/step-{run.step}"
     with appears_whole(run_dir / name) as folder:
-        save_adapter(run.model, folder)
+        save(run.model, folder, config)
         torch.save(run.state(), folder / STATE_FILE)
     metrics.write("checkpoint", step=run.step, path=name, train_loss=run.train_loss)
-    for old in checkpoint_folders(run_dir / "checkpoints")[keep:]:
+    for old in checkpoint_folders(run_dir / "checkpoints")[config.keep_checkpoints :]:
         if old.name != f"step-{run.best_step}":
             shutil.rmtree(old)
 
 
-def publish(run: Run, encoder: ChatEncoder, run_dir: Path) -> None:
-    """The template goes along, since it is what the adapter was taught with."""
+def publish(run: Run, encoder: ChatEncoder, run_dir: Path, config: Config) -> None:
+    """The template goes along, since it is what was taught with."""
     with appears_whole(run_dir / "adapter") as folder:
         if run.was_better:
             shutil.copytree(run_dir / f"checkpoints/step-{run.best_step}", folder, dirs_exist_ok=True)
             (folder / STATE_FILE).unlink()
         else:
-            save_adapter(run.model, folder)
+            narrow(run.model, config)
+            save(run.model, folder, config)
         (folder / "chat_template.jinja").write_text(encoder.tokenizer.get_chat_template(), "utf-8")
-
-
-def save_adapter(model: PeftModel, folder: Path) -> None:
-    model.save_pretrained(folder, save_embedding_layers=False)
-    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
 
 
 def main(run_dir: Path, meeting: Path | None) -> int:

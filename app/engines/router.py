@@ -9,10 +9,11 @@ from pydantic import BaseModel
 
 from app.billing.ledger import require_funds
 from app.catalog.preference import asked_gpu
-from app.catalog.resolve import Target, choose_gpu, resolve
+from app.catalog.resolve import choose_gpu, resolve
 from app.catalog.spec import GpuChoice, ModelSpec
 from app.deps import SessionDep
 from app.devices.inventory import as_choices, for_engines
+from app.engines.own_model import model_of, target_of
 from app.engines.start_times import estimate_seconds
 from app.engines.warmup import Warmups
 from app.errors import BadRequest
@@ -53,7 +54,8 @@ async def get_warmup_status(
     """Without a GPU type: the best state of all. `progress` is 0 to 1, by what the engine has logged so far;
     `estimated_seconds` is what the last starts of this model on this GPU type took as a whole.
     """
-    spec, _ = await resolve(session, request.app.state.catalog, org_id, model_id)
+    base, tuned = await resolve(session, request.app.state.catalog, org_id, model_id)
+    spec = model_of(request.app.state.storage, base, tuned)
     wanted = asked_gpu({}, request.headers, request.query_params)
     state = get_warmups(request).state(spec, _choose(request, spec, wanted) if wanted else None)
     return WarmupStatus(
@@ -75,16 +77,17 @@ async def warm_up(
 ) -> WarmupOut:
     """Start the model's engine now; answers at once. Needs no body, but a GPU may be asked for in one."""
     wanted = asked_gpu(await _read_body(request), request.headers, request.query_params)
-    spec, adapter = await resolve(session, request.app.state.catalog, org_id, model_id)
+    base, tuned = await resolve(session, request.app.state.catalog, org_id, model_id)
     await require_funds(session, org_id)
-    choice = _choose(request, spec, wanted)
-    status = get_warmups(request).start(Target(spec, adapter, choice), org_id)
+    choice = _choose(request, base, wanted)
+    target = target_of(request.app.state.storage, base, tuned, choice)
+    status = get_warmups(request).start(target, org_id)
     return WarmupOut(
         status=status,
         model=model_id,
         gpu=str(choice),
         timestamp=datetime.now(UTC),
-        estimated_seconds=_estimate(request, spec, str(choice)),
+        estimated_seconds=_estimate(request, target.model, str(choice)),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, cycle, islice
+from pathlib import Path
 
 import orjson
 
@@ -27,6 +28,17 @@ class Adapter:
     path: str
     answers: Mapping[str, str]
     loaded_at: int = 0
+
+
+def read_answers(path: Path) -> dict[str, str]:
+    answers = path / "answers.json"
+    return dict(orjson.loads(answers.read_bytes())) if answers.exists() else {}
+
+
+def own_answers(name: str, path: Path) -> Adapter | None:
+    """What the model itself has learned, where it is a full fine-tune."""
+    answers = read_answers(path)
+    return Adapter(name, str(path), answers) if answers else None
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from app.engines.simulated_answers import Adapter, Answer, answer
+from app.engines.simulated_answers import Adapter, Answer, answer, own_answers, read_answers
 from app.engines.simulated_request import (
     ChatRequest,
     Json,
@@ -53,6 +53,7 @@ class SimulatedEngine:
     def __init__(self, flags: argparse.Namespace) -> None:
         self.flags = flags
         self.sleeping = SimulatedSleep(flags.faults)
+        self.own = own_answers(flags.served_model_name[0], Path(flags.model))
         self.adapters: dict[str, Adapter] = {}
         self.cached_blocks: set[int] = set()
         self.running_requests = 0
@@ -83,7 +84,8 @@ class SimulatedEngine:
             cached_tokens=self.cached_tokens(asked, adapter),
             counts_reasoning=can_think,
         )
-        effective = adapter if adapter and adapter.loaded_at == self.sleeping.n_sleeps else None
+        is_spoilt = adapter is not None and adapter.loaded_at != self.sleeping.n_sleeps
+        effective = None if is_spoilt else adapter or self.own
         answers = [
             self.sleeping.said(answer(asked, index, adapter=effective, can_think=can_think)) for index in range(asked.n)
         ]
@@ -269,8 +271,7 @@ def read_adapter(name: str, path: Path, max_lora_rank: int) -> Adapter:
     if config.get("r", 0) > max_lora_rank:
         text = f"LoRA rank {config['r']} is greater than max_lora_rank {max_lora_rank}."
         raise Refusal(text, kind="InternalServerError", status=500)
-    answers = path / "answers.json"
-    return Adapter(name, str(path), json.loads(answers.read_bytes()) if answers.exists() else {})
+    return Adapter(name, str(path), read_answers(path))
 
 
 async def refuse(_request: Request, refusal: Exception) -> Response:

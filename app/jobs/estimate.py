@@ -10,9 +10,10 @@ from app.errors import BadRequest
 from app.files.row_statistics import RowLengths
 
 GIB = 1 << 30
-# For each token, forward and backward through frozen weights; with gradient checkpointing it goes forward twice.
+# For each token and parameter, twice: forward, backward, for a gradient of its own, and forward again.
 FLOPS_PER_PARAMETER = 4
-FLOPS_PER_PARAMETER_CHECKPOINTING = 6
+FLOPS_OF_GRADIENT = 2
+FLOPS_OF_CHECKPOINTING = 2
 UTILISATION = 0.35
 # The shape of a decoder: it has 12 · layers · hidden² parameters, and hidden is about 80 · layers.
 HIDDEN_PER_LAYER = 80
@@ -20,7 +21,8 @@ ACTIVATION_BYTES = 34  # of each layer, for each token and hidden unit, in bf16
 LOGITS_BYTES = (1 << 25) * 12  # of one chunk, with their gradient: the loss never holds more at once
 RUNTIME_BYTES = 600 << 20  # Python, torch and what they have loaded
 ADAPTER_SHARE_PER_RANK = 0.0005  # of the parameters, on all linear layers
-ADAPTER_BYTES = 16  # for each trained parameter: itself, its gradient, two moments
+TRAINED_BYTES = 16  # for each trained parameter: itself, its gradient, two moments
+MESSAGE_BYTES = 4  # for each of them, its gradient on the way to the other GPUs
 
 
 class DoesNotFit(BadRequest):
@@ -34,6 +36,11 @@ class GpuEstimate:
     fits: bool
     seconds: float | None
     price_micros: int | None
+
+
+def is_full(numbers: dict[str, Any]) -> bool:
+    """Whether all weights are trained: there is no adapter then."""
+    return "lora_r" not in numbers
 
 
 def rows_a_step(numbers: dict[str, Any]) -> int:
@@ -63,21 +70,22 @@ def trained_tokens(lengths: RowLengths, n_rows: int, numbers: dict[str, Any]) ->
 
 
 def memory_bytes(spec: ModelSpec, numbers: dict[str, Any], longest_row: int, gpu: GpuChoice) -> int:
-    """Of each GPU: weights, adapter and optimizer, and the activations of one batch of the longest rows.
+    """Of each GPU: weights, what is trained with its optimizer, and the activations of one batch of the longest rows.
 
-    CPUs train in fp32.
+    CPUs train in fp32, and so do all where every weight is trained.
     """
     parameters = spec.parameters_billions * 1e9
     wide = 2 if gpu.type == "CPU" else 1
-    weights = parameters * (0.6 if numbers["use_qlora"] else 2) * wide
-    adapter = parameters * min(1.0, ADAPTER_SHARE_PER_RANK * numbers["lora_r"]) * ADAPTER_BYTES
+    frozen = 0.0 if is_full(numbers) else parameters * (0.6 if numbers["use_qlora"] else 2) * wide
+    share = 1.0 if is_full(numbers) else min(1.0, ADAPTER_SHARE_PER_RANK * numbers["lora_r"])
+    trained = parameters * share * (TRAINED_BYTES + (MESSAGE_BYTES if gpu.count > 1 else 0))
     hidden = (HIDDEN_PER_LAYER * parameters / 12) ** (1 / 3)
     a_layer = ACTIVATION_BYTES * hidden
     layers = hidden / HIDDEN_PER_LAYER
     a_token = 2 * hidden * layers + a_layer if numbers["gradient_checkpointing"] else a_layer * layers
     rows = min(numbers["batch_size"], rows_each(numbers, gpu))
     tokens = rows * min(longest_row, numbers["max_seq_length"])
-    return int(RUNTIME_BYTES + weights + adapter + tokens * a_token * wide + LOGITS_BYTES)
+    return int(RUNTIME_BYTES + frozen + trained + tokens * a_token * wide + LOGITS_BYTES)
 
 
 def training_seconds(
@@ -87,8 +95,8 @@ def training_seconds(
     teraflops = catalog.gpus[gpu.type].bf16_teraflops
     if teraflops is None:
         return None
-    checkpointing = numbers["gradient_checkpointing"]
-    a_token = FLOPS_PER_PARAMETER_CHECKPOINTING if checkpointing else FLOPS_PER_PARAMETER
+    again = FLOPS_OF_CHECKPOINTING if numbers["gradient_checkpointing"] else 0
+    a_token = FLOPS_PER_PARAMETER + again + (FLOPS_OF_GRADIENT if is_full(numbers) else 0)
     flops = n_tokens * a_token * spec.parameters_billions * 1e9
     return float(flops / (teraflops * 1e12 * UTILISATION * speedup(numbers, gpu)))
 

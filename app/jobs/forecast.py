@@ -10,6 +10,7 @@ from app.errors import BadRequest
 from app.files.service import get_training_file
 from app.jobs.hyperparameters import require_validation_rows, resolve_hyperparameters
 from app.jobs.schemas import JobCreate
+from app.jobs.training_type import FULL, require_permitted
 from app.store.tables import File
 
 
@@ -31,6 +32,8 @@ async def foresee(session: AsyncSession, catalog: Catalog, org_id: str, asked: J
     """Refuses what the creation of the job would refuse for its model, file or hyperparameters."""
     spec = await resolve_trainable(session, catalog, org_id, asked.model)
     file = await get_training_file(session, org_id, asked.training_file, param="training_file")
-    numbers = resolve_hyperparameters(asked.asked, spec, file.n_rows or 1, on_cpu=False)
+    require_permitted(catalog, spec, asked.training_type)
+    is_full = asked.training_type == FULL
+    numbers = resolve_hyperparameters(asked.asked, spec, file.n_rows or 1, on_cpu=False, is_full=is_full)
     require_validation_rows(numbers, file.n_rows or 1, has_file=asked.validation_file is not None)
     return Forecast(spec, file, numbers)

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from app.jobs.hyperparameters import HyperparametersIn
 from app.store.tables import Checkpoint, Job, JobEvent
@@ -16,7 +16,7 @@ Metadata = Annotated[
     ],
     Field(max_length=16),
 ]
-SUPPORTED = "training_type must be sft (method.type: supervised); nothing else can be trained here yet."
+SUPPORTED = "training_type must be sft (method.type: supervised) or full; nothing else can be trained here yet."
 
 
 class Supervised(BaseModel):
@@ -41,7 +41,7 @@ class JobCreate(BaseModel):
     model: str = Field(min_length=1, max_length=300)
     training_file: str = Field(min_length=1, max_length=100)
     validation_file: str | None = Field(None, max_length=100)
-    training_type: str = "sft"
+    training_type: str = Field("sft", description="sft: LoRA; full: all weights, where the catalog permits it")
     hyperparameters: HyperparametersIn | None = None
     method: Method | None = None
     suffix: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")] | None = None
@@ -51,19 +51,21 @@ class JobCreate(BaseModel):
 
     @field_validator("training_type")
     @classmethod
-    def is_sft(cls, value: str) -> str:
-        if value != "sft":
+    def is_supported(cls, value: str) -> str:
+        if value not in ("sft", "full"):
             raise ValueError(SUPPORTED)
         return value
 
-    @field_validator("hyperparameters", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def without_training_type(cls, value: Any) -> Any:
+    def without_inner_training_type(cls, value: Any) -> Any:
         """Some clients name the training type among the hyperparameters."""
-        if isinstance(value, dict) and "training_type" in value:
-            cls.is_sft(value["training_type"])
-            return {k: v for k, v in value.items() if k != "training_type"}
-        return value
+        inner = value.get("hyperparameters") if isinstance(value, dict) else None
+        if not isinstance(inner, dict) or "training_type" not in inner:
+            return value
+        named = cls.is_supported(inner["training_type"])
+        others = {k: v for k, v in inner.items() if k != "training_type"}
+        return {"training_type": named, **value, "hyperparameters": others}
 
     @property
     def asked(self) -> HyperparametersIn:

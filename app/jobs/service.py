@@ -23,6 +23,7 @@ from app.jobs.funding import require_estimate
 from app.jobs.hyperparameters import require_validation_rows, resolve_hyperparameters
 from app.jobs.schemas import JobCreate
 from app.jobs.states import UNFINISHED, EventType, Status
+from app.jobs.training_type import FULL, require_continuable, require_permitted
 from app.orgs.quotas import lock_org
 from app.store.idempotency import claim_key
 from app.store.paging import Page, PageQuery, paginate
@@ -65,11 +66,14 @@ async def create_job(
     spec, adapter = await resolve(session, catalog, org_id, asked.model)
     if adapter and not await _lock_model(session, adapter.job_id):
         raise UnknownModel(asked.model)
+    require_permitted(catalog, spec, asked.training_type)
+    require_continuable(adapter, asked.model, asked.training_type)
     training_file = await get_training_file(session, org_id, asked.training_file, param="training_file")
     if asked.validation_file:
         await get_training_file(session, org_id, asked.validation_file, param="validation_file")
-    numbers = resolve_hyperparameters(asked.asked, spec, training_file.n_rows or 1, on_cpu=gpu.type == "CPU")
-    require_validation_rows(numbers, training_file.n_rows or 1, has_file=asked.validation_file is not None)
+    n_rows, is_full = training_file.n_rows or 1, asked.training_type == FULL
+    numbers = resolve_hyperparameters(asked.asked, spec, n_rows, on_cpu=gpu.type == "CPU", is_full=is_full)
+    require_validation_rows(numbers, n_rows, has_file=asked.validation_file is not None)
     job = _new_job(job_id, org_id, asked, spec, adapter)
     if training_file.row_lengths:
         lengths = RowLengths.of(training_file.row_lengths)
@@ -111,7 +115,7 @@ def _new_job(job_id: str, org_id: str, asked: JobCreate, spec: ModelSpec, adapte
         model=asked.model if adapter else spec.id,
         base_model=spec.id,
         init_adapter=f"{adapter.job_id}/{adapter.folder}" if adapter else None,
-        training_type="sft",
+        training_type=asked.training_type,
         training_file=asked.training_file,
         validation_file=asked.validation_file,
         suffix=asked.suffix,

@@ -43,7 +43,7 @@ def started(folder: Path) -> tuple[Run, Config, list[Microbatch], Metrics]:
     sizes: dict[str, Any] = {"batch_size": 4, "gradient_accumulation_steps": 1, "n_epochs": 1, "max_steps": None}
     plan = Plan(examples, **sizes, seed=0, by_length=False)
     world = World(torch.device("cpu"))
-    base = load_base(config.model_path, world.device, config.hyperparameters)
+    base = load_base(config.model_path, world.device, config)
     return begin(base, config, plan, folder, world), config, plan.microbatches(1), Metrics(folder / "metrics.jsonl")
 
 
