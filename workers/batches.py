@@ -84,7 +84,13 @@ def dealt(batches: list[Microbatch], n_ranks: int, batch_size: int) -> list[list
         lightest = lengths.index(min(lengths))
         hands[lightest].append(example)
         lengths[lightest] += len(example.input_ids)
-    return [in_order(hand, batch_size) for hand in hands]
+    shares = [in_order(hand, batch_size) for hand in hands]
+    return [filled(share, max(map(len, shares))) for share in shares]
+
+
+def filled(batches: list[Microbatch], n: int) -> list[Microbatch]:
+    """As many as other ranks have, since some passes take all of them: those that are missing teach nothing."""
+    return batches + [[Example(0, [0], [IGNORED])]] * (n - len(batches))
 
 
 def in_order(examples: list[Example], batch_size: int) -> list[Microbatch]:

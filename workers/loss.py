@@ -1,19 +1,22 @@
 """The loss on what is to be learned: summed, so that the caller decides over how many tokens it is a mean."""
 
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel
 
 from workers.attention import is_packing
-from workers.batches import Microbatch, count_loss_tokens, pack, pad
+from workers.batches import Inputs, Microbatch, count_loss_tokens, filled, pack, pad
 from workers.chat_data import IGNORED
 from workers.head import Head
 from workers.liger import fused_loss, has_liger
 from workers.trained import Trained, base_of
 from workers.world import World
 
+SUM_LOSS = "sum_loss"  # a method of a model whose weights are shared out: they are gathered for it
 CHUNK_LOGITS = 1 << 25  # as many are held at once, four bytes each, however many tokens are learned
 
 
@@ -21,14 +24,20 @@ def summed_loss(model: Trained, batch: Microbatch) -> tuple[torch.Tensor, int]:
     """Loss summed over the tokens to learn, and how many of them came first in the model's eyes."""
     base = base_of(model)
     inputs, targets = (pack if is_packing(base) else pad)(batch, model.device)  # targets: (B, T)
-    is_learned = targets != IGNORED
     with half_precision(model):
-        hidden = base.get_decoder()(**inputs, use_cache=False).last_hidden_state  # (B, T, D)
-        total, n_correct = loss_of(hidden[is_learned], targets[is_learned], Head.of(base))
+        total, n_correct = getattr(base, SUM_LOSS, partial(sum_loss, base))(inputs, targets)
     return total, int(n_correct)
 
 
+def sum_loss(base: PreTrainedModel, inputs: Inputs, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    is_learned = targets != IGNORED
+    hidden = base.get_decoder()(**inputs, use_cache=False).last_hidden_state  # (B, T, D)
+    return loss_of(hidden[is_learned], targets[is_learned], Head.of(base))
+
+
 def loss_of(hidden: torch.Tensor, targets: torch.Tensor, head: Head) -> tuple[torch.Tensor, torch.Tensor]:
+    if not len(targets):  # a rank that has no more rows takes part all the same
+        return hidden.sum() * 0.0 + head.weight.sum() * 0.0, targets.sum()
     if has_liger(hidden.device):
         return fused_loss(hidden, targets, head)
     at_once = max(1, CHUNK_LOGITS // head.weight.shape[0])
@@ -58,16 +67,16 @@ class ChunkedLoss(torch.autograd.Function):  # type: ignore[misc]
         of_weight = torch.zeros_like(weight) if learns and weight.requires_grad else None
         for part, wanted in zip(hidden.split(at_once), targets.split(at_once), strict=True):
             with torch.set_grad_enabled(learns):
-                states, own = (
-                    part.detach().requires_grad_(learns),
-                    weight.detach().requires_grad_(of_weight is not None),
-                )
+                states = part.detach().requires_grad_(learns)
+                own = weight.detach().requires_grad_(of_weight is not None)
                 logits = head.logits(states, own)  # (chunk, V)
                 loss = cross_entropy(logits, wanted, reduction="sum")
-            if learns:
-                of_hidden.append(torch.autograd.grad(loss, states, retain_graph=of_weight is not None)[0])
             if of_weight is not None:
-                of_weight += torch.autograd.grad(loss, own)[0]
+                of_states, of_own = torch.autograd.grad(loss, (states, own))
+                of_weight += of_own
+                of_hidden.append(of_states)
+            elif learns:
+                of_hidden += torch.autograd.grad(loss, states)
             total += loss.detach()
             n_correct += (logits.argmax(-1) == wanted).sum()
         if learns:
@@ -83,7 +92,8 @@ class ChunkedLoss(torch.autograd.Function):  # type: ignore[misc]
 def validate(model: Trained, batches: list[Microbatch], world: World) -> dict[str, float]:
     model.eval()
     with torch.no_grad():
-        told = [summed_loss(model, batch) for batch in batches[world.rank :: world.size]]
+        mine = filled(batches[world.rank :: world.size], -(-len(batches) // world.size))
+        told = [summed_loss(model, batch) for batch in mine]
     model.train()
     total, n_correct = world.sums(sum(loss.item() for loss, _ in told), sum(correct for _, correct in told))
     n_learned = sum(map(count_loss_tokens, batches))

@@ -14,11 +14,12 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from transformers import PreTrainedModel, get_scheduler
+from transformers import PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from workers.attention import is_packing
@@ -28,9 +29,10 @@ from workers.chat_data import ChatEncoder, Example, load_encoder
 from workers.loss import summed_loss, validate
 from workers.run_folder import Metrics, appears_whole, checkpoint_folders
 from workers.run_state import Run
-from workers.sft_config import Config, Hyperparameters
+from workers.sft_config import Config
 from workers.sft_errors import FORESEEN, TrainingError, explain
-from workers.trained import Trained, begin_anew, begin_with, narrow, save
+from workers.sharding import number_of, whole_weights
+from workers.trained import begin_anew, begin_with, save
 from workers.world import World
 
 STOPPED_EXIT_CODE = 75  # EX_TEMPFAIL: nothing is wrong, try again
@@ -108,8 +110,7 @@ def train(config: Config, run_dir: Path, metrics: Metrics, world: World) -> None
             saved_step = run.step
 
     # 5) publish
-    if world.is_first:
-        publish(run, encoder, run_dir, config)
+    publish(run, encoder, run_dir, config)
 
 
 def learnable(examples: list[Example], file: str, metrics: Metrics) -> list[Example]:
@@ -130,38 +131,30 @@ def begin(base: PreTrainedModel, config: Config, plan: Plan, run_dir: Path, worl
 
 
 def newest_run(base: PreTrainedModel, config: Config, plan: Plan, run_dir: Path, world: World) -> Run:
-    asked = config.hyperparameters
     for folder in checkpoint_folders(run_dir / "checkpoints"):
         try:
             # weights_only: no code of a tampered file runs; and it is our own file
-            state = torch.load(folder / STATE_FILE, map_location=world.device, weights_only=True)
+            device = "cpu" if config.is_full else world.device  # where there is room for all of it
+            state = torch.load(folder / STATE_FILE, map_location=device, weights_only=True)
             model = begin_with(base, folder, config)
         except (OSError, EOFError, RuntimeError, SafetensorError, pickle.UnpicklingError, ValueError) as error:
             log.warning("%s is not sound, trying the one before: %s", folder.name, error)
             continue
-        run = new_run(model, asked, plan.total_steps, world)
+        run = Run.begin(model, config, plan.total_steps, world)
         run.go_on_from(state)
         return run
     begun = begin_with(base, config.init_adapter, config) if config.init_adapter else begin_anew(base, config)
-    return new_run(begun, asked, plan.total_steps, world)
-
-
-def new_run(model: Trained, asked: Hyperparameters, total_steps: int, world: World) -> Run:
-    model.train()
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=asked.learning_rate, weight_decay=asked.weight_decay)
-    kind = {"constant": "constant_with_warmup"}.get(asked.lr_scheduler_type, asked.lr_scheduler_type)
-    warmup_steps = round(asked.warmup_ratio * total_steps)
-    schedule = get_scheduler(kind, optimizer, num_warmup_steps=warmup_steps, num_training_steps=total_steps)
-    return Run(model, parameters, optimizer, schedule, world)
+    return Run.begin(begun, config, plan.total_steps, world)
 
 
 def optimizer_step(run: Run, microbatches: list[Microbatch], config: Config, metrics: Metrics) -> dict[str, float]:
     started_at = time.monotonic()
     n_loss_tokens = sum(map(count_loss_tokens, microbatches))
     total_loss, n_correct = learn_what_fits(run, microbatches, n_loss_tokens, config, metrics)
-    run.world.add_gradients(run.parameters)
-    grad_norm = torch.nn.utils.clip_grad_norm_(run.parameters, config.hyperparameters.max_grad_norm or math.inf).item()
+    if not run.is_sharded:
+        run.world.add_gradients(run.parameters)
+    max_norm = config.hyperparameters.max_grad_norm or math.inf
+    grad_norm = number_of(torch.nn.utils.clip_grad_norm_(run.parameters, max_norm))
     run.train_loss = total_loss / n_loss_tokens
     if not (math.isfinite(run.train_loss) and math.isfinite(grad_norm)):
         raise TrainingError(
@@ -193,7 +186,7 @@ def learn_what_fits(
         try:
             return learn(run, mine, n_loss_tokens, config.seed)
         except torch.OutOfMemoryError:
-            if max(map(len, microbatches)) == 1:
+            if run.is_sharded or max(map(len, microbatches)) == 1:
                 raise
             log.exception("out of memory, going on with half as many rows at once")
         # Out here the traceback is gone, and with it the tensors of the step that failed.
@@ -212,27 +205,44 @@ def learn(run: Run, microbatches: list[Microbatch], n_loss_tokens: int, seed: in
     """The gradients of this rank's rows; the loss and the right guesses of all ranks'."""
     # Dropout hangs on step and rank alone, so that a resumed run goes the very way of an undisturbed one.
     torch.manual_seed(seed + run.step + (run.world.rank << 32))
-    total_loss, n_correct = 0.0, 0
     run.optimizer.zero_grad()
-    with run.world.together(StopAsked, torch.OutOfMemoryError):
-        for batch in microbatches:
-            if stop_asked.is_set():
-                raise StopAsked
-            loss, correct = summed_loss(run.model, batch)
-            # By the tokens of the whole step: a mean of means would weigh short answers more than long ones.
-            (loss / n_loss_tokens).backward()
-            total_loss += loss.item()
-            n_correct += correct
-    return run.world.sums(total_loss, n_correct)
+    if run.is_sharded:  # each pass takes all ranks: none may leave the others in the middle of it
+        with run.world.together(StopAsked):
+            stop_if_asked()
+        found = backward(run, microbatches, n_loss_tokens / run.world.size)  # the gradients' mean over ranks is taken
+    else:
+        with run.world.together(StopAsked, torch.OutOfMemoryError):
+            found = backward(run, microbatches, n_loss_tokens, before_each=stop_if_asked)
+    return run.world.sums(*found)
+
+
+def stop_if_asked() -> None:
+    if stop_asked.is_set():
+        raise StopAsked
+
+
+def backward(
+    run: Run, microbatches: list[Microbatch], divisor: float, before_each: Callable[[], None] = lambda: None
+) -> tuple[float, int]:
+    total_loss, n_correct = 0.0, 0
+    for batch in microbatches:
+        before_each()
+        loss, correct = summed_loss(run.model, batch)
+        # By the tokens of the whole step: a mean of means would weigh short answers more than long ones.
+        (loss / divisor).backward()
+        total_loss += loss.item()
+        n_correct += correct
+    return total_loss, n_correct
 
 
 def save_checkpoint(run: Run, run_dir: Path, metrics: Metrics, config: Config) -> None:
+    whole, state = whole_weights(run.model), run.state()  # all ranks have to give their parts
     if not run.world.is_first:
         return
     name = f"checkpoints/step-{run.step}"
     with appears_whole(run_dir / name) as folder:
-        save(run.model, folder, config)
-        torch.save(run.state(), folder / STATE_FILE)
+        save(run.model, folder, config, whole)
+        torch.save(state, folder / STATE_FILE)
     metrics.write("checkpoint", step=run.step, path=name, train_loss=run.train_loss)
     for old in checkpoint_folders(run_dir / "checkpoints")[config.keep_checkpoints :]:
         if old.name != f"step-{run.best_step}":
@@ -241,13 +251,15 @@ def save_checkpoint(run: Run, run_dir: Path, metrics: Metrics, config: Config) -
 
 def publish(run: Run, encoder: ChatEncoder, run_dir: Path, config: Config) -> None:
     """The template goes along, since it is what was taught with."""
+    whole = whole_weights(run.model)
+    if not run.world.is_first:
+        return
     with appears_whole(run_dir / "adapter") as folder:
         if run.was_better:
             shutil.copytree(run_dir / f"checkpoints/step-{run.best_step}", folder, dirs_exist_ok=True)
             (folder / STATE_FILE).unlink()
         else:
-            narrow(run.model, config)
-            save(run.model, folder, config)
+            save(run.model, folder, config, whole, is_final=True)
         (folder / "chat_template.jinja").write_text(encoder.tokenizer.get_chat_template(), "utf-8")
 
 

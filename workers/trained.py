@@ -12,6 +12,7 @@ from workers.base_model import load_base
 from workers.sft_config import Config, Hyperparameters
 
 Trained: TypeAlias = PeftModel | PreTrainedModel
+Weights = dict[str, torch.Tensor]
 
 
 def base_of(model: Trained) -> PreTrainedModel:
@@ -22,7 +23,7 @@ def begin_with(base: PreTrainedModel, folder: Path, config: Config) -> Trained:
     """As it was saved in a folder. `base` is changed and must not be used any more."""
     if not config.is_full:
         return PeftModel.from_pretrained(base, folder, is_trainable=True)
-    saved = load_base(str(folder), base.device, config)
+    saved = load_base(str(folder), torch.device("cpu"), config)
     base.load_state_dict(saved.state_dict())
     return base
 
@@ -43,27 +44,24 @@ def new_lora(asked: Hyperparameters) -> LoraConfig:
     )
 
 
-def save(model: Trained, folder: Path, config: Config) -> None:
-    """For PEFT and vLLM an adapter; for transformers and vLLM a model of its own, with its tokenizer."""
+def save(model: Trained, folder: Path, config: Config, whole: Weights | None, *, is_final: bool = False) -> None:
+    """For PEFT and vLLM an adapter; for transformers and vLLM a model of its own, with its tokenizer.
+
+    `whole`: the weights of a model that has only a part of them. A model that is final is as narrow as its base.
+    """
     if isinstance(model, PeftModel):
         model.peft_config["default"].base_model_name_or_path = config.served_model
         model.save_pretrained(folder, save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
         return
-    model.save_pretrained(folder)
+    dtype = AutoConfig.from_pretrained(config.model_path).get_text_config().dtype or torch.float32
+    tied = model.all_tied_weights_keys
+    weights = {name: weight for name, weight in (whole or model.state_dict()).items() if name not in tied}
+    if is_final:
+        weights = {name: weight.to("cpu", dtype) for name, weight in weights.items()}
+    model.save_pretrained(folder, state_dict=weights)
     AutoTokenizer.from_pretrained(config.model_path).save_pretrained(folder)
-    _declare_dtype(folder / "config.json", published_dtype(config))
-
-
-def published_dtype(config: Config) -> torch.dtype:
-    """That of the base: it is trained in a wider one, in which small steps are not lost."""
-    return AutoConfig.from_pretrained(config.model_path).get_text_config().dtype or torch.float32
-
-
-def narrow(model: Trained, config: Config) -> None:
-    """To what is published, when the training is over. An adapter is small."""
-    if not isinstance(model, PeftModel):
-        model.to(published_dtype(config))
+    _declare_dtype(folder / "config.json", dtype)
 
 
 def _declare_dtype(path: Path, dtype: torch.dtype) -> None:

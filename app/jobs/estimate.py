@@ -22,7 +22,10 @@ LOGITS_BYTES = (1 << 25) * 12  # of one chunk, with their gradient: the loss nev
 RUNTIME_BYTES = 600 << 20  # Python, torch and what they have loaded
 ADAPTER_SHARE_PER_RANK = 0.0005  # of the parameters, on all linear layers
 TRAINED_BYTES = 16  # for each trained parameter: itself, its gradient, two moments
-MESSAGE_BYTES = 4  # for each of them, its gradient on the way to the other GPUs
+MESSAGE_BYTES = 4  # for each parameter of an adapter, its gradient on the way to the other GPUs
+# A full fine-tune's weights are shared out among GPUs; for each of its parameters, what is whole on every GPU:
+LOADED_BYTES = 4  # before that
+GATHERED_BYTES = 1  # of the layer that is at work, and of the largest, which are the embeddings
 
 
 class DoesNotFit(BadRequest):
@@ -32,7 +35,7 @@ class DoesNotFit(BadRequest):
 @dataclass(frozen=True)
 class GpuEstimate:
     gpu: GpuChoice
-    memory_bytes: int  # of each GPU: every one has the whole model
+    memory_bytes: int  # of each GPU
     fits: bool
     seconds: float | None
     price_micros: int | None
@@ -76,16 +79,24 @@ def memory_bytes(spec: ModelSpec, numbers: dict[str, Any], longest_row: int, gpu
     """
     parameters = spec.parameters_billions * 1e9
     wide = 2 if gpu.type == "CPU" else 1
-    frozen = 0.0 if is_full(numbers) else parameters * (0.6 if numbers["use_qlora"] else 2) * wide
-    share = 1.0 if is_full(numbers) else min(1.0, ADAPTER_SHARE_PER_RANK * numbers["lora_r"])
-    trained = parameters * share * (TRAINED_BYTES + (MESSAGE_BYTES if gpu.count > 1 else 0))
+    weights = parameters * _bytes_a_parameter(numbers, gpu, wide)
     hidden = (HIDDEN_PER_LAYER * parameters / 12) ** (1 / 3)
     a_layer = ACTIVATION_BYTES * hidden
     layers = hidden / HIDDEN_PER_LAYER
     a_token = 2 * hidden * layers + a_layer if numbers["gradient_checkpointing"] else a_layer * layers
     rows = min(numbers["batch_size"], rows_each(numbers, gpu))
     tokens = rows * min(longest_row, numbers["max_seq_length"])
-    return int(RUNTIME_BYTES + frozen + trained + tokens * a_token * wide + LOGITS_BYTES)
+    return int(RUNTIME_BYTES + weights + tokens * a_token * wide + LOGITS_BYTES)
+
+
+def _bytes_a_parameter(numbers: dict[str, Any], gpu: GpuChoice, wide: int) -> float:
+    """With what is trained of it: its gradient and its moments."""
+    if is_full(numbers):
+        is_shared = gpu.count > 1
+        return max(LOADED_BYTES, TRAINED_BYTES / gpu.count + GATHERED_BYTES) if is_shared else TRAINED_BYTES
+    adapter: float = min(1.0, ADAPTER_SHARE_PER_RANK * numbers["lora_r"])
+    frozen: float = (0.6 if numbers["use_qlora"] else 2) * wide
+    return frozen + adapter * (TRAINED_BYTES + (MESSAGE_BYTES if gpu.count > 1 else 0))
 
 
 def training_seconds(

@@ -23,7 +23,7 @@ from app.jobs.funding import require_estimate
 from app.jobs.hyperparameters import require_validation_rows, resolve_hyperparameters
 from app.jobs.schemas import JobCreate
 from app.jobs.states import UNFINISHED, EventType, Status
-from app.jobs.training_type import FULL, require_continuable, require_permitted
+from app.jobs.training_type import FULL
 from app.orgs.quotas import lock_org
 from app.store.idempotency import claim_key
 from app.store.paging import Page, PageQuery, paginate
@@ -66,8 +66,6 @@ async def create_job(
     spec, adapter = await resolve(session, catalog, org_id, asked.model)
     if adapter and not await _lock_model(session, adapter.job_id):
         raise UnknownModel(asked.model)
-    require_permitted(catalog, spec, asked.training_type)
-    require_continuable(adapter, asked.model, asked.training_type)
     training_file = await get_training_file(session, org_id, asked.training_file, param="training_file")
     if asked.validation_file:
         await get_training_file(session, org_id, asked.validation_file, param="validation_file")
@@ -104,7 +102,7 @@ async def plan_gpu(
     fallback: bool,
 ) -> GpuChoice:
     """Where the job shall run. Raises UnknownModel, WrongGpu, BadRequest for a model that is not to be trained."""
-    spec = await resolve_trainable(session, catalog, org_id, asked.model)
+    spec = await resolve_trainable(session, catalog, org_id, asked)
     return choose_gpu(spec, asked.gpu_preference, present, fallback=fallback)
 
 

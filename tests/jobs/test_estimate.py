@@ -12,6 +12,7 @@ from app.catalog.spec import GpuChoice, GpuType
 from app.files.row_statistics import RowLengths
 from app.jobs import estimate
 from app.jobs.estimate import DoesNotFit
+from app.jobs.hyperparameters import OF_ADAPTERS
 from app.jobs.schemas import JobCreate
 from app.jobs.service import create_job
 from app.store.session import Store
@@ -92,7 +93,18 @@ def test_each_of_several_gpus_holds_the_whole_model_and_its_share_of_the_rows() 
         assert not told.fits
         assert told.memory_bytes > 120e9
     one, two, four = (estimate.memory_bytes(SPEC, NUMBERS, 100, GpuChoice(type="A100", count=n)) for n in (1, 2, 4))
-    assert one == two > four  # two rows at once, of four in a step
+    assert one == pytest.approx(two, rel=1e-2)
+    assert two > four  # two rows at once, of four in a step
+
+
+def test_several_gpus_share_out_a_full_fine_tune_but_for_what_is_loaded_first() -> None:
+    full = {name: number for name, number in NUMBERS.items() if name not in OF_ADAPTERS}
+    one, two, eight = (estimate.memory_bytes(SPEC, full, 100, GpuChoice(type="A100", count=n)) for n in (1, 2, 8))
+    assert one - two == pytest.approx(7e9, rel=0.05)  # of a billion parameters
+    assert eight > 4e9
+    assert estimate.training_seconds(FAST, SPEC, A100, full, 1000) == pytest.approx(
+        1.5 * (estimate.training_seconds(FAST, SPEC, A100, NUMBERS, 1000) or 0)
+    )
 
 
 @pytest.mark.parametrize(("parameters_billions", "fits"), [(1, True), (100, False)])

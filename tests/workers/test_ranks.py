@@ -83,23 +83,25 @@ def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
     assert len(metrics(both, "started")) == len(metrics(both, "finished")) == 1
 
 
-def test_a_rank_that_is_killed_takes_all_with_it_and_any_number_of_processes_goes_on(tmp_path: Path) -> None:
-    alone, broken = (run_of_nine(tmp_path / name, packing=False, n_epochs=4) for name in ("alone", "broken"))
+def test_all_stop_at_the_same_step_and_any_number_of_processes_goes_on(tmp_path: Path) -> None:
+    alone, stopped = (run_of_nine(tmp_path / name, packing=False, n_epochs=6) for name in ("alone", "stopped"))
     assert finish(alone) == 0
-    with two_ranks(broken) as process:
-        until(lambda: metrics(broken, "checkpoint"), within_seconds=120)
-        ranks_of(process)[1].kill()
-        assert process.wait(10) == -signal.SIGKILL
-    assert not (broken / "adapter").exists()
-
-    with two_ranks(broken) as process:
-        until(lambda: len(metrics(broken, "started")) == 2, within_seconds=120)
+    with two_ranks(stopped) as process:
+        until(lambda: metrics(stopped, "step"), within_seconds=120)
         os.killpg(process.pid, signal.SIGTERM)
-        assert process.wait(30) == 75, (broken / "log.txt").read_text()
+        assert process.wait(30) == 75, (stopped / "log.txt").read_text()
+    assert not (stopped / "adapter").exists()
+    assert finish(stopped) == 0
+    assert metrics(stopped, "started")[-1]["resumed_from_step"] >= 1
+    assert_same_weights(alone, stopped)
 
-    assert finish(broken) == 0
-    assert metrics(broken, "started")[-1]["resumed_from_step"] >= 3
-    assert_same_weights(alone, broken)
+
+def test_a_rank_that_is_killed_takes_all_with_it(tmp_path: Path) -> None:
+    with two_ranks(run_of_nine(tmp_path / "run")) as process:
+        first, second = until(lambda: ranks if len(ranks := ranks_of(process)) == 2 else None)
+        second.kill()
+        assert process.wait(10) == -signal.SIGKILL
+    assert not first.is_running()
 
 
 def test_ranks_die_with_who_started_them(tmp_path: Path) -> None:
