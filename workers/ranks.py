@@ -68,6 +68,7 @@ def main(size: int, run_dir: str) -> NoReturn:
         status = wait_for(ranks)
     finally:
         end(ranks)
+        meeting.unlink(missing_ok=True)
     exit_as(status)
 
 

@@ -16,6 +16,7 @@ Metadata = Annotated[
     ],
     Field(max_length=16),
 ]
+SUPPORTED_TYPES = ("sft", "full")
 SUPPORTED = "training_type must be sft (method.type: supervised) or full; nothing else can be trained here yet."
 
 
@@ -52,7 +53,7 @@ class JobCreate(BaseModel):
     @field_validator("training_type")
     @classmethod
     def is_supported(cls, value: str) -> str:
-        if value not in ("sft", "full"):
+        if value not in SUPPORTED_TYPES:
             raise ValueError(SUPPORTED)
         return value
 
@@ -61,11 +62,17 @@ class JobCreate(BaseModel):
     def without_inner_training_type(cls, value: Any) -> Any:
         """Some clients name the training type among the hyperparameters."""
         inner = value.get("hyperparameters") if isinstance(value, dict) else None
-        if not isinstance(inner, dict) or "training_type" not in inner:
+        if not isinstance(inner, dict) or inner.get("training_type") not in SUPPORTED_TYPES:
             return value
-        named = cls.is_supported(inner["training_type"])
         others = {k: v for k, v in inner.items() if k != "training_type"}
-        return {"training_type": named, **value, "hyperparameters": others}
+        return {"training_type": inner["training_type"], **value, "hyperparameters": others}
+
+    @field_validator("hyperparameters", mode="before")
+    @classmethod
+    def names_no_other_training_type(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "training_type" in value:
+            raise ValueError(SUPPORTED)
+        return value
 
     @property
     def asked(self) -> HyperparametersIn:
