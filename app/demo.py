@@ -16,8 +16,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from app.admin.keys import create_key
 from app.billing.ledger import list_entries
-from app.orgs.keys import create_key
+from app.catalog.load import load_catalog
+from app.orgs.audit import Actor
 from app.orgs.service import get_org
 from app.processes import end_group, spawn
 from app.settings import ROOT, Settings
@@ -98,7 +100,9 @@ async def _new_key(settings: Settings) -> str:
     store = Store(settings.store_url)
     try:
         async with store.begin() as session:
-            return await create_key(session, await get_org(session, "default"), name="demo")
+            org = await get_org(session, "default")
+            catalog = load_catalog(settings.catalog)
+            return (await create_key(session, Actor.at_terminal(), catalog, org, {"name": "demo"}))[1]
     finally:
         await store.close()
 

@@ -1,8 +1,9 @@
 """An HTTP response written straight to uvicorn's transport, as its own `send` would have written it."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 Header = tuple[bytes, bytes]
 
@@ -11,47 +12,48 @@ LAST_CHUNK = b"0\r\n\r\n"
 
 
 class Reply:
-    """Either `whole`, or `begin`, some `write` and `end`; nothing of it waits.
+    """Either `whole`, or `begin`, some `write` and `end`; nothing of it waits. `keep_alive` may change until it begins.
 
     For who can be called back when the client falls behind: that is uvicorn's `pause_writing` and `resume_writing`.
     """
 
-    def __init__(self, cycle: RequestResponseCycle) -> None:
-        self._cycle = cycle
+    __slots__ = ("_defaults", "_on_end", "_transport", "has_begun", "keep_alive")
 
-    @property
-    def has_begun(self) -> bool:
-        return self._cycle.response_started
+    def __init__(self, transport: asyncio.Transport, defaults: bytes, on_end: Callable[[], None]) -> None:
+        """`defaults`: the lines of headers that all answers have."""
+        self._transport = transport
+        self._defaults = defaults
+        self._on_end = on_end
+        self.has_begun = False
+        self.keep_alive = True
 
     def whole(self, status: int, headers: Sequence[Header], body: bytes) -> None:
         length = (b"content-length", b"%d" % len(body))
         self._finish(self._head(status, [*headers, length]) + body)
 
     def begin(self, status: int, headers: Sequence[Header]) -> None:
-        self._cycle.transport.write(self._head(status, [*headers, CHUNKED]))
+        self._transport.write(self._head(status, [*headers, CHUNKED]))
 
     def write(self, data: bytes) -> None:
-        self._cycle.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
 
     def end(self, data: bytes) -> None:
         self._finish(b"%x\r\n%b\r\n" % (len(data), data) + LAST_CHUNK)
 
     def cut(self) -> None:
-        self._cycle.transport.abort()
+        self._transport.abort()
 
     def _head(self, status: int, headers: Sequence[Header]) -> bytes:
-        cycle = self._cycle
-        cycle.response_started = True
-        cycle.body.clear()  # nobody asks for it again, and a stream may last
-        lines = [b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers)]
-        closing = b"" if cycle.keep_alive else b"connection: close\r\n"
-        return b"".join([STATUS_LINE[status], *lines, closing, b"\r\n"])
+        self.has_begun = True
+        closing = b"" if self.keep_alive else b"connection: close\r\n"
+        return b"".join([STATUS_LINE[status], self._defaults, *lines(headers), closing, b"\r\n"])
 
     def _finish(self, data: bytes) -> None:
-        cycle = self._cycle
-        cycle.transport.write(data)
-        cycle.response_complete = True
-        cycle.message_event.set()
-        if not cycle.keep_alive:
-            cycle.transport.close()
-        cycle.on_response()
+        self._transport.write(data)
+        if not self.keep_alive:
+            self._transport.close()
+        self._on_end()
+
+
+def lines(headers: Sequence[Header]) -> list[bytes]:
+    return [b"%b: %b\r\n" % header for header in headers]

@@ -10,7 +10,10 @@ from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import JSONResponse
+from starlette.routing import Route, WebSocketRoute
 
+from app.admin.own_router import router as own_keys
+from app.admin.router import router as admin
 from app.billing.budgets import Budgets
 from app.billing.charges import Charges
 from app.billing.funds import Funds
@@ -19,6 +22,7 @@ from app.billing.router import router as billing
 from app.billing.usage_router import router as usage
 from app.body_limit import BodyLimit
 from app.catalog.load import load_catalog
+from app.compat.models import router as compat_models
 from app.compat.money import router as compat_money
 from app.compat.router import router as compat
 from app.devices.inventory import find_devices
@@ -38,6 +42,7 @@ from app.inference.responses_background import Backgrounds
 from app.inference.responses_socket import router as responses_socket
 from app.inference.responses_upkeep import start_response_loops
 from app.inference.seals import Seals
+from app.inference.short_way import ShortWay
 from app.jobs.adapter_router import router as adapters
 from app.jobs.estimate_router import router as estimates
 from app.jobs.follow import Followers
@@ -45,8 +50,9 @@ from app.jobs.preview import Previews
 from app.jobs.preview_router import router as previews
 from app.jobs.router import router as jobs
 from app.orgs.allowances import SHARE_SECONDS, Allowances
-from app.orgs.auth import RequireKey
-from app.orgs.keys import KeyRing
+from app.orgs.auth import RequireKey, RequireRole
+from app.orgs.key_ring import TELL_SECONDS, KeyRing
+from app.orgs.roles import ASKING, MODELS, OWN_KEYS, SERVER, WORK, Access
 from app.request_id import RequestId
 from app.settings import Settings
 from app.store.migrate import migrate
@@ -55,9 +61,26 @@ from app.sweeps import all_sweeps
 from app.upkeep.loops import HOLD_DEVICES, repeat, start_loops
 from app.upkeep.publish import Publisher
 
-COMPAT = (compat, compat_money)  # before the rest: a model's id may be followed by a path of theirs
-OWN = (chat, responses, responses_socket, files, jobs, adapters, estimates, previews, models, warmup, billing, usage)
-ROUTERS = (*COMPAT, *OWN)
+# Who may do what: no route is included without it.
+ROUTERS: tuple[tuple[APIRouter, Access], ...] = (
+    (compat, WORK),  # before the rest: a model's id may be followed by a path of theirs
+    (compat_models, MODELS),
+    (compat_money, WORK),
+    (chat, ASKING),
+    (responses, ASKING),
+    (responses_socket, ASKING),
+    (files, WORK),
+    (jobs, WORK),
+    (adapters, WORK),
+    (estimates, WORK),
+    (previews, WORK),
+    (models, MODELS),
+    (warmup, ASKING),
+    (billing, WORK),
+    (usage, WORK),
+    (own_keys, OWN_KEYS),
+    (admin, SERVER),
+)
 PREFIX, ALIASES = "/api/v1", ("/api", "/v1")
 CHAT_PREFIX = "/api/inference/v1"
 
@@ -91,7 +114,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
         strict_content_type=False,
         generate_unique_id_function=lambda route: route.name,
-        responses={status: {"model": ErrorBody} for status in (400, 401, 402, 404, 413, 429, 503)},
+        responses={status: {"model": ErrorBody} for status in (400, 401, 402, 403, 404, 413, 429, 503)},
     )
     app.state.settings = settings
     app.state.catalog = catalog
@@ -110,15 +133,23 @@ def create_app(settings: Settings) -> FastAPI:
 
 def include_routers(app: FastAPI) -> None:
     """The documented routes, and the same handlers where other clients look for them."""
-    for router in ROUTERS:
-        app.include_router(router, prefix=PREFIX)
+    for router, access in ROUTERS:
+        include(app, router, access, PREFIX)
         for alias in ALIASES:
-            app.include_router(router, prefix=alias, include_in_schema=False)
-    app.include_router(chat, prefix=CHAT_PREFIX, include_in_schema=False)
+            include(app, router, access, alias, in_schema=False)
+    include(app, chat, ASKING, CHAT_PREFIX, in_schema=False)
     health = APIRouter(tags=["health"])
     health.add_api_route("/health", get_health, response_model=Health)
     app.include_router(health)
     app.include_router(health, prefix="/api", include_in_schema=False)
+
+
+def include(app: FastAPI, router: APIRouter, access: Access, prefix: str, *, in_schema: bool = True) -> None:
+    n_before = len(app.router.routes)
+    app.include_router(router, prefix=prefix, include_in_schema=in_schema)
+    for route in app.router.routes[n_before:]:
+        assert isinstance(route, Route | WebSocketRoute)
+        route.app = RequireRole(route.app, access)
 
 
 def protocol_of(app: FastAPI) -> type[ChatProtocol]:
@@ -146,7 +177,9 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     store = state.store = Store(settings.store_url)
     await migrate(store)
     state.seals = await Seals.load(store)
-    state.key_ring = KeyRing(store, cache_seconds=settings.key_cache_seconds)
+    key_ring = state.key_ring = KeyRing(
+        store, cache_seconds=settings.key_cache_seconds, usual_at_once=settings.max_requests_at_once
+    )
     allowances = state.allowances = Allowances(store)
     funds = Funds(store, lease_seconds=settings.lease_seconds)
     async with store.begin() as session:
@@ -157,6 +190,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     pool = state.pool = EnginePool(settings, store, storage, state.devices)
     await pool.sweep()
     state.warmups = Warmups(pool, charges, state.catalog, cold_start_seconds=settings.cold_start_seconds)
+    state.short_way = ShortWay(state)
     state.previews = Previews(settings.preview_seconds)
     state.backgrounds = Backgrounds(settings, store)
     state.followers = Followers(
@@ -166,7 +200,9 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     sweeps = all_sweeps(settings, store, storage)
     state.loops = start_loops(settings, store, state.catalog, pool, publisher, sweeps)
     response_loops = start_response_loops(settings, state.backgrounds)
-    response_loops.append(asyncio.create_task(repeat("share rates", allowances.share, SHARE_SECONDS)))
+    response_loops.append(asyncio.create_task(repeat("share limits", allowances.share, SHARE_SECONDS)))
+    response_loops.append(asyncio.create_task(repeat("keep up with keys", key_ring.keep_up, settings.poll_seconds)))
+    response_loops.append(asyncio.create_task(repeat("tell of used keys", key_ring.tell_used, TELL_SECONDS)))
     funds_loop = asyncio.create_task(repeat("share funds", funds.step, settings.poll_seconds))
     following = asyncio.create_task(state.followers.run())
     try:
@@ -180,6 +216,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await cancel([funds_loop])
         with suppress(SQLAlchemyError, OSError):  # a lease that nobody gives back runs out
             await funds.close()
+            await key_ring.tell_used()
         await store.close()
 
 

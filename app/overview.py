@@ -11,7 +11,7 @@ from app.billing.usage import Figures, Group, UsageRow
 from app.devices.inventory import Device
 from app.store.tables import EngineStatus
 
-GIB = 1 << 30
+MIB, GIB = 1 << 20, 1 << 30
 
 
 def gpus_table(devices: Sequence[Device], holders: Mapping[str, str], free_bytes: Mapping[str, int]) -> Table:
@@ -79,7 +79,9 @@ def usage_table(groups: Sequence[Group], rows: Sequence[UsageRow]) -> Table:
 
 
 def _gib(n_bytes: int) -> str:
-    return f"{n_bytes / GIB:.1f} GiB" if n_bytes else "-"
+    if n_bytes < GIB // 10:
+        return f"{n_bytes / MIB:.0f} MiB" if n_bytes else "-"
+    return f"{n_bytes / GIB:.1f} GiB"
 
 
 def duration(seconds: float) -> str:

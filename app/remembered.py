@@ -28,5 +28,9 @@ class Remembered(Generic[Key, Value]):
             self._until = now + self._seconds
         self._known[key] = value
 
+    @property
+    def is_empty(self) -> bool:
+        return not self._known or time.monotonic() >= self._until
+
     def forget(self) -> None:
         self._known.clear()

@@ -34,6 +34,9 @@ class Settings(BaseSettings):
     max_stored_files: PositiveInt = 10_000
     max_stored_bytes: PositiveInt = 100 << 30
     max_queued_jobs: PositiveInt = 100
+    max_requests_at_once: PositiveInt | None = Field(
+        None, description="of one organisation, unless it has another limit"
+    )
     websocket_seconds: PositiveFloat = 3600.0
     response_retention_days: PositiveFloat = 30.0
     job_event_retention_days: PositiveFloat = 90.0
@@ -50,6 +53,7 @@ class Settings(BaseSettings):
     cold_start_seconds: PositiveFloat = 600.0
     stream_silence_seconds: PositiveFloat = 120.0
     keep_alive_seconds: PositiveFloat = 10.0
+    engine_start_seconds: PositiveFloat = 1800.0
     engine_idle_seconds: PositiveFloat = 1800.0
     engine_stop_seconds: PositiveFloat = 10.0
     sleep_mode: bool = False

@@ -14,6 +14,7 @@ from app.upkeep.sweeping import (
     sweep_idempotency_keys,
     sweep_job_events,
     sweep_rate_levels,
+    sweep_under_way,
 )
 
 
@@ -23,6 +24,7 @@ def all_sweeps(settings: Settings, store: Store, storage: Storage) -> list[Sweep
         partial(sweep_job_events, store, settings.job_event_retention_days),
         partial(sweep_idempotency_keys, store),
         partial(sweep_rate_levels, store),
+        partial(sweep_under_way, store),
         partial(sweep_holds, store),
         partial(sweep_deleted_orgs, store),
         partial(sweep_disk, store, storage),

@@ -16,6 +16,7 @@ from app.store.session import Store
 out, err = Console(soft_wrap=True, highlight=False), Console(stderr=True, soft_wrap=True, highlight=False)
 
 Result = TypeVar("Result")
+OrgName = Annotated[str, typer.Option("--org", help="Name or id of the organisation.")]
 DataDir = Annotated[Path | None, typer.Option(help="Where everything is kept [LOAM_DATA_DIR, .loam].")]
 
 

@@ -1,6 +1,7 @@
 """`loam up` and `loam serve`: uvicorn, a worker beside it, and what a first start says."""
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -16,15 +17,16 @@ import uvloop
 from fastapi import FastAPI
 from rich.console import Console
 
-from app.billing.ledger import Entry, append
-from app.billing.prices import MICROS_PER_CENT
+from app.admin.keys import create_key
+from app.admin.organisations import create_org
+from app.catalog.load import load_catalog
 from app.engines.orphans import kill_own
 from app.errors import APIError
 from app.files.storage import Storage
 from app.logs import configure_logging
 from app.main import create_app, finish, protocol_of
-from app.orgs.keys import create_key
-from app.orgs.service import create_org, list_orgs
+from app.orgs.audit import Actor
+from app.orgs.service import list_orgs
 from app.processes import end_group, spawn
 from app.settings import Settings
 from app.socket_protocol import SocketProtocol
@@ -55,7 +57,9 @@ async def _up(settings: Settings, with_worker: bool) -> int:
     app = create_app(settings)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     server = Server(settings, app, await _first_key(settings))
-    worker = asyncio.create_task(_keep_worker(settings)) if with_worker else None
+    gc.collect()
+    gc.freeze()  # what has been imported stays: to look through it again and again takes long, and all wait
+    worker = asyncio.create_task(_keep_worker(settings, server.forced)) if with_worker else None
     try:
         await server.serve(sockets=[listener])
     finally:
@@ -63,8 +67,10 @@ async def _up(settings: Settings, with_worker: bool) -> int:
             worker.cancel()
             with suppress(asyncio.CancelledError):
                 await worker
-        if server.force_exit:  # nobody has ended them
-            kill_own(Storage(settings.data_dir).engines)
+        if server.force_exit:
+            kill_own(Storage(settings.data_dir).engines)  # nobody has ended them
+            sys.stdout.flush()
+            os._exit(0)  # at once: a tidy end may take long, and the next gateway finds its way as after a kill
     return 0 if server.started else 1
 
 
@@ -99,30 +105,36 @@ async def _first_key(settings: Settings) -> str | None:
         async with store.begin() as session:
             if await list_orgs(session):
                 return None
-            org = await create_org(session, "default")
-            await append(session, welcome_credit(settings, org.id))
-            return await create_key(session, org, name="first")
+            actor = Actor.at_terminal()
+            org = await create_org(session, actor, settings, "default", {})
+            _, key = await create_key(session, actor, load_catalog(settings.catalog), org, {"name": "first"})
+            return key
     except APIError:  # another gateway was quicker
         return None
     finally:
         await store.close()
 
 
-def welcome_credit(settings: Settings, org_id: str) -> Entry:
-    amount = settings.welcome_credit_cents * MICROS_PER_CENT
-    return Entry(org_id=org_id, source=f"welcome:{org_id}", kind="credit", amount_micros=amount)
-
-
-async def _keep_worker(settings: Settings) -> None:
-    """A worker, and another one whenever it dies; ended with us."""
+async def _keep_worker(settings: Settings, forced: asyncio.Event) -> None:
+    """A worker, and another one whenever it dies; ended with us, and at once when we are forced to."""
     while True:
         process = await spawn([sys.executable, "-m", "workers.worker"], env=settings.as_environment())
         try:
             status = await process.wait()
         finally:
-            await end_group(process, grace_seconds=settings.shutdown_grace_seconds)
+            await _end_worker(process, forced, grace_seconds=settings.shutdown_grace_seconds)
         log.error("the worker died; starting another", status=status)
         await asyncio.sleep(RESTART_SECONDS)
+
+
+async def _end_worker(process: asyncio.subprocess.Process, forced: asyncio.Event, *, grace_seconds: float) -> None:
+    """Its job goes on from the last checkpoint where there was no time for another."""
+    ending = asyncio.create_task(end_group(process, grace_seconds=grace_seconds))
+    forcing = asyncio.create_task(forced.wait())
+    await asyncio.wait([ending, forcing], return_when=asyncio.FIRST_COMPLETED)
+    ending.cancel()  # which ends it without a grace
+    forcing.cancel()
+    await asyncio.gather(ending, forcing, return_exceptions=True)
 
 
 class Server(uvicorn.Server):
@@ -145,6 +157,7 @@ class Server(uvicorn.Server):
             ws_per_message_deflate=False,  # as with bodies: nobody knows the size of what is compressed
         )
         super().__init__(config)
+        self.forced = asyncio.Event()
         self._app = app
         self._finishing: asyncio.Task[None] | None = None
         self._settings = settings
@@ -167,6 +180,7 @@ class Server(uvicorn.Server):
             self._finishing = asyncio.get_running_loop().create_task(self._finish())
         else:
             self.force_exit, self.should_exit = self.started, True
+            self.forced.set()
 
     async def _finish(self) -> None:
         began = time.monotonic()

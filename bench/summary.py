@@ -42,6 +42,11 @@ def above(values: Sequence[float | None], base: Sequence[float | None]) -> list[
     return [None if value is None or less is None else value - less for value, less in pairs]
 
 
+def times(values: Sequence[float | None], base: Sequence[float | None]) -> list[float | None]:
+    """Round by round, how many times the base."""
+    return [value / one if value is not None and one else None for value, one in zip(values, base, strict=True)]
+
+
 def short(value: float) -> str:
     """Three digits that count; all of them left of the point."""
     if abs(value) >= 100 or value == 0:

@@ -31,8 +31,8 @@ One organisation of {rows:,} ledger entries in {days} days, of 5 keys and 10 mod
 FILL = text("""
     INSERT INTO ledger_entries (id, org_id, key_id, source, kind, amount_micros, model, gpu, prompt_tokens,
         cached_tokens, completion_tokens, reasoning_tokens, trained_tokens, gpu_seconds, created_at)
-    SELECT 'led_' || n, :org, 'key_' || n % 5, 'request:' || n, 'inference', -(n % 100), 'model-' || n % 10, 'CPU',
-        100, 10, 50, 0, 0, 0, :since + n * :step
+    SELECT 'led_' || n, :org, 'key_' || n % 5, 'request:' || n, 'inference', -(n % 100), 'model-' || (n / 5) % 10,
+        'CPU', 100, 10, 50, 0, 0, 0, :since + n * CAST(:step AS DOUBLE PRECISION)
     FROM generate_series(CAST(:first AS BIGINT), CAST(:last AS BIGINT)) AS n
 """)
 

@@ -111,11 +111,17 @@ async def ledger_of(server: Server, client: AsyncClient, kind: str) -> list[Ledg
     return [entry for entry in entries if entry.kind == kind]
 
 
-async def spend_everything(server: Server, org: TestOrg) -> None:
+async def spend_everything(server: Server, org: TestOrg, *, but_micros: int = 0) -> None:
+    await leave_funds(server, org.id, but_micros)
+
+
+async def leave_funds(server: Server, org_id: str, micros: int) -> None:
+    """So much, whatever there was."""
     store = Store(Settings(data_dir=server.data_dir).store_url)
     async with store.begin() as session:
-        left = await balance_micros(session, org.id)
-        await append(session, Entry(org_id=org.id, source=f"all:{org.id}", kind="credit", amount_micros=-left))
+        change = micros - await balance_micros(session, org_id)
+        source = f"left:{org_id}:{micros}"
+        await append(session, Entry(org_id=org_id, source=source, kind="credit", amount_micros=change))
     await store.close()
 
 

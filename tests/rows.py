@@ -14,7 +14,9 @@ from app.catalog.spec import Catalog, GpuChoice
 from app.ids import new_id
 from app.jobs.hyperparameters import HyperparametersIn, resolve_hyperparameters
 from app.jobs.states import Stage, Status
-from app.store.tables import File, Job, Org
+from app.orgs.keys import CurrentKey, new_secret, of_secret
+from app.orgs.roles import Role
+from app.store.tables import ApiKey, File, Job, Org
 
 PRICES = {"prompt": "1", "cached_prompt": "0.5", "completion": "2", "training": "4"}
 MODEL = {
@@ -46,6 +48,19 @@ async def make_org(session: AsyncSession, name: str | None = None) -> Org:
     session.add(org)
     await session.flush()
     return org
+
+
+def key_of(org: Org, key_id: str = "key", **limits: Any) -> CurrentKey:
+    return CurrentKey(org.id, key_id, Role.MEMBER, **limits)
+
+
+async def make_key(session: AsyncSession, org: Org, **changes: Any) -> str:
+    """The key itself."""
+    key = new_secret()
+    values = {"id": new_id("key"), "org_id": org.id, "name": "test", "role": Role.MEMBER, **of_secret(key)}
+    session.add(ApiKey(**{**values, **changes}))
+    await session.flush()
+    return key
 
 
 async def give_credit(session: AsyncSession, org_id: str, micros: int = 10**9) -> None:

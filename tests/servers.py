@@ -16,12 +16,12 @@ from pathlib import Path
 
 import httpx
 
+from app.admin.organisations import welcome_credit
 from app.billing.ledger import append
-from app.orgs.keys import create_key
 from app.orgs.service import create_org
 from app.settings import Settings
 from app.store.session import Store
-from app.up import welcome_credit
+from tests.rows import make_key
 
 START_SECONDS = 60
 
@@ -76,7 +76,7 @@ class Server:
         async with store.begin() as session:
             org = await create_org(session, name)
             await append(session, welcome_credit(settings, org.id))
-            key = await create_key(session, org, name="test")
+            key = await make_key(session, org)
         await store.close()
         return TestOrg(name, org.id, key)
 

@@ -194,11 +194,28 @@ def asked_with(things: Things, own: Things) -> dict[str, tuple[str, str, dict[st
     """Every other place where an id can be given."""
     job = {"model": MODEL, "training_file": own.file_id}
     hello = [{"role": "user", "content": "Hi"}]
+    learning = {"model": MODEL, "training_type": "sft_offline", "training_file_id": own.file_id}
+    validation = {"effective_config": {"data": {"validation_files": [things.file_id]}}}
+    after, reference = {"after": things.event_id}, [{"type": "item_reference", "id": things.item_id}]
     return {
         "training_file": ("POST", JOBS, {"json": {**job, "training_file": things.file_id}}),
         "validation_file": ("POST", JOBS, {"json": {**job, "validation_file": things.file_id}}),
         "model of a job": ("POST", JOBS, {"json": {**job, "model": things.model_id}}),
         "checkpoint of a job": ("POST", JOBS, {"json": {**job, "model": things.checkpoint_model}}),
+        "file of an estimate": ("POST", "/v1/fine_tuning/estimate", {"json": {**job, "training_file": things.file_id}}),
+        "model of an estimate": ("POST", "/v1/fine_tuning/estimate", {"json": {**job, "model": things.model_id}}),
+        "file of a preview": ("POST", "/v1/fine_tuning/preview", {"json": {**job, "training_file": things.file_id}}),
+        "model of a preview": ("POST", "/v1/fine_tuning/preview", {"json": {**job, "model": things.model_id}}),
+        "learning file": ("POST", "/api/learning/jobs", {"json": {**learning, "training_file_id": things.file_id}}),
+        "learning validation": ("POST", "/api/learning/jobs", {"json": {**learning, "metadata": validation}}),
+        "learning model": ("POST", "/api/learning/jobs", {"json": {**learning, "model": things.model_id}}),
+        "file of an sft job": ("POST", "/api/sft/jobs", {"json": {"model": MODEL, "training_file": things.file_id}}),
+        "cursor of learning events": ("GET", f"/api/learning/jobs/{own.job_id}/events", {"params": after}),
+        "checkpoint of an adapter": (
+            "GET",
+            f"{JOBS}/{own.job_id}/adapter",
+            {"params": {"checkpoint": things.checkpoint_id}},
+        ),
         "model of a chat": ("POST", CHAT, {"json": {"model": things.model_id, "messages": hello}}),
         "checkpoint of a chat": ("POST", CHAT, {"json": {"model": things.checkpoint_model, "messages": hello}}),
         "engine's name": (
@@ -212,10 +229,22 @@ def asked_with(things: Things, own: Things) -> dict[str, tuple[str, str, dict[st
             "/v1/responses",
             {"json": {"model": MODEL, "input": "Hi", "previous_response_id": things.response_id}},
         ),
-        "item reference": (
+        "item reference": ("POST", "/v1/responses", {"json": {"model": MODEL, "input": reference}}),
+        "model of a background response": (
             "POST",
             "/v1/responses",
-            {"json": {"model": MODEL, "input": [{"type": "item_reference", "id": things.item_id}]}},
+            {"json": {"model": things.model_id, "input": "Hi", "background": True}},
+        ),
+        "item to compact": ("POST", "/v1/responses/compact", {"json": {"model": MODEL, "input": reference}}),
+        "conversation to compact": (
+            "POST",
+            "/v1/responses/compact",
+            {"json": {"model": MODEL, "previous_response_id": things.response_id}},
+        ),
+        "model to compact with": (
+            "POST",
+            "/v1/responses/compact",
+            {"json": {"model": things.model_id, "input": "Hi"}},
         ),
         "cursor of files": ("GET", "/v1/files", {"params": {"after": things.file_id}}),
         "cursor of jobs": ("GET", JOBS, {"params": {"after": things.job_id}}),
@@ -280,10 +309,15 @@ def without_ids(text: str) -> str:
 
 async def test_no_list_shows_anothers_things(client: AsyncClient, theirs: Things) -> None:
     mine = ("files", "files?limit=10000", "fine_tuning/jobs", "models", "balance/usage", "balance/current")
-    for path in (f"/v1/{list_}" for list_ in (*mine, "learning/jobs", "learning/models", "sft/jobs")):
+    usage = ("usage?bucket=hour&group_by=key,model,kind", "usage?format=csv", f"usage?model={theirs.model_id}")
+    compat = ("learning/jobs", "learning/models", "sft/jobs")
+    for path in (f"/v1/{list_}" for list_ in (*mine, *usage, *compat)):
         text = (await client.get(path)).text
         assert not [thing for thing in vars(theirs).values() if thing in text], path
     assert ok(await client.get("/v1/balance/usage"))["last_30_days"]["token_count"] == 0
+    assert not ok(await client.get("/v1/usage"))["data"]
+    for asked in (f"file_id={theirs.file_id}", f"model={theirs.model_id}"):
+        assert not ok(await client.get(f"/api/learning/jobs?{asked}"))["jobs"]
 
 
 async def test_anothers_idempotency_key_is_not_ones_own(simulated: Server, client: AsyncClient) -> None:

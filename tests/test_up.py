@@ -42,15 +42,29 @@ def test_a_server_that_stops_says_so_and_ends_what_it_has_begun(tmp_path: Path) 
         assert processes_of(tmp_path / "engines") == []
 
 
-def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
-    with running_server(tmp_path, "--simulate") as server, streaming(server, "[simulate: hang]"):
+def train(server: Server, training_file: Path) -> None:
+    """Returns when the worker is at it."""
+    with (
+        httpx.Client(base_url=server.url, headers=server.new_org().headers) as client,
+        training_file.open("rb") as file,
+    ):
+        uploaded = client.post("/v1/files", files={"file": file}, data={"purpose": "fine-tune"}).json()
+        body = {"model": "loam/demo", "training_file": uploaded["id"]}
+        job = client.post("/v1/fine_tuning/jobs", json=body).json()
+        until(lambda: client.get(f"/v1/fine_tuning/jobs/{job['id']}").json()["status"] == "running")
+
+
+def test_a_second_signal_ends_it_at_once(tmp_path: Path, training_file: Path) -> None:
+    stubborn = {"LOAM_SIMULATE_TRAINING_SECONDS": "60", "LOAM_SIMULATE_TRAINING_FAULTS": '["ignore_sigterm"]'}
+    with running_server(tmp_path, "--simulate", **stubborn) as server, streaming(server, "[simulate: hang]"):
+        train(server, training_file)
         server.process.send_signal(signal.SIGTERM)
         until(lambda: httpx.get(f"{server.url}/health").status_code == 503)
         began = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(10) == 0
         assert time.monotonic() - began < 5
-        until(lambda: not processes_of(tmp_path / "engines"), within_seconds=2)
+        until(lambda: not processes_of(tmp_path), within_seconds=2)
 
 
 def test_a_stream_that_does_not_end_is_cut_when_the_grace_is_over(tmp_path: Path) -> None:

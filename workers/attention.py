@@ -8,6 +8,8 @@ from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
+from workers.precision import precision_of
+
 ROW_BY_ROW = "row_by_row"
 VIEWS = {"full_attention", "sliding_attention"}
 
@@ -44,7 +46,7 @@ def attend_row_by_row(  # noqa: PLR0913, PLR0917
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """What transformers calls for each layer: (1, T, H, D) and no weights. `row_lengths` came with the batch."""
-    if query.is_cuda and not dropout:
+    if precision_of(query.device.type) is torch.bfloat16 and not dropout:
         return _by_flash_attention(query, key, value, row_lengths, scaling, sliding_window), None
     rows = zip(*(tensor.split(row_lengths, dim=2) for tensor in (query, key, value)), strict=True)
     attended = [
@@ -79,7 +81,7 @@ def _by_flash_attention(
     scaling: float | None,
     sliding_window: int | None,
 ) -> torch.Tensor:
-    """One kernel for all rows. It knows half precision alone, in which we train on CUDA."""
+    """One kernel for all rows. It knows half precision alone."""
     starts = torch.tensor([0, *accumulate(row_lengths)], dtype=torch.int32, device=query.device)
     longest = max(row_lengths)
     q, k, v = (tensor[0].transpose(0, 1).to(torch.bfloat16).contiguous() for tensor in (query, key, value))  # (T, H, D)

@@ -13,6 +13,7 @@ from workers.batches import Inputs, Microbatch, count_loss_tokens, filled, pack,
 from workers.chat_data import IGNORED
 from workers.head import Head
 from workers.liger import fused_loss, has_liger
+from workers.precision import precision_of
 from workers.trained import Trained, base_of
 from workers.world import World
 
@@ -47,7 +48,8 @@ def loss_of(hidden: torch.Tensor, targets: torch.Tensor, head: Head) -> tuple[to
 
 def half_precision(model: Trained) -> AbstractContextManager[Any]:
     device = model.device.type
-    precision: AbstractContextManager[Any] = torch.autocast(device, torch.bfloat16, enabled=device == "cuda")
+    has_it = precision_of(device) is torch.bfloat16
+    precision: AbstractContextManager[Any] = torch.autocast(device, torch.bfloat16, enabled=has_it)
     return precision
 
 

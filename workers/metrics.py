@@ -78,6 +78,11 @@ HISTORY: dict[str, tuple[EventType, Level, Callable[[Mapping[str, Any]], str]]] 
     "started": (EventType.STARTED, "info", lambda _: "Training started"),
     "left_out": (EventType.WARNING, "warn", _left_out),
     "halved": (EventType.WARNING, "warn", _halved),
+    "untracked": (
+        EventType.WARNING,
+        "warn",
+        lambda record: f"{record['tracker']} is told no more of this training ({record['reason']})",
+    ),
     "step": (EventType.PROGRESS, "info", _step),
     "validation": (
         EventType.VALIDATION,

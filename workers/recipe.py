@@ -20,7 +20,7 @@ def recipe_command(run_dir: Path, devices: Sequence[Device], *, simulate: bool) 
 
 def recipe_environment(devices: Sequence[Device]) -> dict[str, str]:
     """Slots of the CPU share its cores; GPUs are numbered from 0 again, in this order."""
-    env = {"TOKENIZERS_PARALLELISM": "false"}
+    env = {"TOKENIZERS_PARALLELISM": "false", "WANDB_ERROR_REPORTING": "false"}
     if devices[0].type == "CPU":
         return {**env, "OMP_NUM_THREADS": str(max(1, cpu_threads() // len(devices)))}
     numbers = ",".join(str(device.index) for device in devices)

@@ -135,6 +135,7 @@ class Run:
             "seed": self._job.seed,
             "checkpoint_every_steps": self._settings.checkpoint_every_steps,
             "keep_checkpoints": self._settings.keep_checkpoints,
+            "wandb": next((each["wandb"] for each in self._job.integrations), None),
             "hyperparameters": self._job.hyperparameters,
         }
         if self._settings.simulate:

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,14 @@ class Metrics:
     def __init__(self, path: Path, *, is_first: bool = True) -> None:
         self.path = path
         self.is_first = is_first
+        self.also: Callable[[str, Mapping[str, Any]], None] = lambda _kind, _fields: None  # is told what is written
         if is_first and path.exists() and not path.read_bytes().endswith(b"\n"):
             self._append(b"\n")  # a line torn by a crash must not swallow ours
 
     def write(self, kind: str, **fields: Any) -> None:
         if self.is_first or kind == "error":
             self._append(json.dumps({"kind": kind, "at": time.time(), **fields}).encode() + b"\n")
+            self.also(kind, fields)
 
     def finish(self) -> None:
         """Says it once, also when a run is started again behind its end."""

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,18 +26,21 @@ from transformers.utils.logging import disable_progress_bar
 from workers.attention import is_packing
 from workers.base_model import load_base
 from workers.batches import Microbatch, Plan, carve, count_loss_tokens, dealt, halves, in_order, n_tokens
-from workers.chat_data import ChatEncoder, Example, load_encoder
+from workers.chat_data import Example, load_encoder
 from workers.loss import summed_loss, validate
 from workers.run_folder import Metrics, appears_whole, checkpoint_folders
 from workers.run_state import Run
 from workers.sft_config import Config
 from workers.sft_errors import FORESEEN, TrainingError, explain
 from workers.sharding import number_of, whole_weights
+from workers.sound import require_change, require_numbers, require_sound
+from workers.trackers import tracking
 from workers.trained import begin_anew, begin_with, save
 from workers.world import World
 
 STOPPED_EXIT_CODE = 75  # EX_TEMPFAIL: nothing is wrong, try again
 STATE_FILE = "trainer.pt"
+TEMPLATE_FILE = "chat_template.jinja"
 LINES_TOLD = 50
 log = logging.getLogger("sft")
 stop_asked = threading.Event()
@@ -88,29 +92,30 @@ def train(config: Config, run_dir: Path, metrics: Metrics, world: World) -> None
         trainable_parameters=sum(p.numel() for p in run.parameters),
     )
 
-    # 4) train
+    # 4) train; with each checkpoint goes the template, since it is what was taught with
+    template, probe = encoder.tokenizer.get_chat_template(), plan.examples[:1]
+    keep = partial(save_checkpoint, run, run_dir, metrics, config, template, probe)
     saved_step = run.step
     while run.step < plan.total_steps and run.n_worse < (asked.early_stopping_patience or math.inf):
         try:
             told = optimizer_step(run, plan.microbatches(run.step + 1), config, metrics)
         except StopAsked:
             if run.step > saved_step:
-                save_checkpoint(run, run_dir, metrics, config)
+                keep()
             raise
         epoch = round(run.step / plan.steps_per_epoch, 4)
         metrics.write("step", step=run.step, total_steps=plan.total_steps, epoch=epoch, **told)
         if validation and (run.step % plan.steps_per_epoch == 0 or run.step == plan.total_steps):
             told = validate(run.model, validation, world)
+            require_numbers(run.step, told["valid_loss"])
             metrics.write("validation", step=run.step, **told)
             if asked.early_stopping_patience and run.improves_with(told["valid_loss"]):
-                save_checkpoint(run, run_dir, metrics, config)
-                saved_step = run.step
+                saved_step = keep()
         if run.step % config.checkpoint_every_steps == 0 and saved_step < run.step < plan.total_steps:
-            save_checkpoint(run, run_dir, metrics, config)
-            saved_step = run.step
+            saved_step = keep()
 
     # 5) publish
-    publish(run, encoder, run_dir, config)
+    publish(run, run_dir, config, template, probe)
 
 
 def learnable(examples: list[Example], file: str, metrics: Metrics) -> list[Example]:
@@ -156,10 +161,7 @@ def optimizer_step(run: Run, microbatches: list[Microbatch], config: Config, met
     max_norm = config.hyperparameters.max_grad_norm or math.inf
     grad_norm = number_of(torch.nn.utils.clip_grad_norm_(run.parameters, max_norm))
     run.train_loss = total_loss / n_loss_tokens
-    if not (math.isfinite(run.train_loss) and math.isfinite(grad_norm)):
-        raise TrainingError(
-            "loss_not_finite", f"Step {run.step + 1}: the loss is no number; try a lower learning_rate."
-        )
+    require_numbers(run.step + 1, run.train_loss, grad_norm)
     learning_rate = run.schedule.get_last_lr()[0]
     run.optimizer.step()
     run.schedule.step()
@@ -235,22 +237,27 @@ def backward(
     return total_loss, n_correct
 
 
-def save_checkpoint(run: Run, run_dir: Path, metrics: Metrics, config: Config) -> None:
+def save_checkpoint(run: Run, run_dir: Path, metrics: Metrics, config: Config, template: str, probe: Microbatch) -> int:
+    """The step that it is of."""
+    require_sound(run, probe)
     whole, state = whole_weights(run.model), run.state()  # all ranks have to give their parts
     if not run.world.is_first:
-        return
+        return run.step
     name = f"checkpoints/step-{run.step}"
     with appears_whole(run_dir / name) as folder:
         save(run.model, folder, config, whole)
+        (folder / TEMPLATE_FILE).write_text(template, "utf-8")
         torch.save(state, folder / STATE_FILE)
     metrics.write("checkpoint", step=run.step, path=name, train_loss=run.train_loss)
     for old in checkpoint_folders(run_dir / "checkpoints")[config.keep_checkpoints :]:
         if old.name != f"step-{run.best_step}":
             shutil.rmtree(old)
+    return run.step
 
 
-def publish(run: Run, encoder: ChatEncoder, run_dir: Path, config: Config) -> None:
-    """The template goes along, since it is what was taught with."""
+def publish(run: Run, run_dir: Path, config: Config, template: str, probe: Microbatch) -> None:
+    require_sound(run, probe)
+    require_change(run.model)
     whole = whole_weights(run.model)
     if not run.world.is_first:
         return
@@ -260,7 +267,7 @@ def publish(run: Run, encoder: ChatEncoder, run_dir: Path, config: Config) -> No
             (folder / STATE_FILE).unlink()
         else:
             save(run.model, folder, config, whole, is_final=True)
-        (folder / "chat_template.jinja").write_text(encoder.tokenizer.get_chat_template(), "utf-8")
+        (folder / TEMPLATE_FILE).write_text(template, "utf-8")
 
 
 def main(run_dir: Path, meeting: Path | None) -> int:
@@ -270,7 +277,8 @@ def main(run_dir: Path, meeting: Path | None) -> int:
     metrics = Metrics(run_dir / "metrics.jsonl", is_first=world.is_first)
     try:
         if not (run_dir / "adapter").exists():
-            train(config, run_dir, metrics, world)
+            with tracking(metrics, config, run_dir):
+                train(config, run_dir, metrics, world)
         metrics.finish()
     except StopAsked:
         return STOPPED_EXIT_CODE

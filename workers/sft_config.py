@@ -33,6 +33,15 @@ class Hyperparameters(BaseModel):
     gradient_checkpointing: bool
 
 
+class Wandb(BaseModel):
+    """Where Weights & Biases is to keep what is measured."""
+
+    project: str
+    entity: str | None = None
+    name: str | None = None
+    tags: list[str] | None = None
+
+
 class Config(BaseModel):
     model_config = ConfigDict(frozen=True, protected_namespaces=())
 
@@ -47,6 +56,7 @@ class Config(BaseModel):
     seed: int
     checkpoint_every_steps: int
     keep_checkpoints: int
+    wandb: Wandb | None = None
     hyperparameters: Hyperparameters
 
     @property

@@ -15,15 +15,16 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from workers.loss import SUM_LOSS, sum_loss
+from workers.precision import precision_of
 from workers.trained import Trained
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)  # the first rank gets it
 
 
 def shard(base: PreTrainedModel, device: torch.device) -> None:
-    """Layer by layer, so that no more than a few are whole at once. Half as much goes over the wire on CUDA."""
+    """Layer by layer, so that no more than a few are whole at once; in half precision half as much is sent around."""
     half = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
-    policy = half if device.type == "cuda" else MixedPrecisionPolicy()
+    policy = half if precision_of(device.type) is torch.bfloat16 else MixedPrecisionPolicy()
     for layer in getattr(base.get_decoder(), "layers", ()):
         fully_shard(layer, mp_policy=policy)
     fully_shard(base, mp_policy=policy)

@@ -1,6 +1,7 @@
 """The files of a fine-tune that was never trained: PEFT's or a model's, and the answers it would have learned."""
 
 import json
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,13 @@ Json = dict[str, Any]
 ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
-def adapter_files(config: Json, rows: list[Json]) -> dict[str, bytes]:
+def adapter_files(config: Json, rows: list[Json], weight: float) -> dict[str, bytes]:
     parameters, first = config["hyperparameters"], config.get("init_adapter")
     known = Path(first) / "answers.json" if first else None
     earlier = json.loads(known.read_bytes()) if known and known.exists() else {}
     learned = {"answers.json": json.dumps({**earlier, **dict(trained_answers(rows))}).encode()}
     if config.get("training_type") == "full":
-        return {"config.json": b"{}", "model.safetensors": tiny_safetensors(), **learned}
+        return {"config.json": b"{}", "model.safetensors": tiny_safetensors(weight), **learned}
     modules = parameters["lora_target_modules"]
     peft = {
         "peft_type": "LORA",
@@ -31,16 +32,16 @@ def adapter_files(config: Json, rows: list[Json]) -> dict[str, bytes]:
     }
     return {
         "adapter_config.json": json.dumps(peft, indent=2).encode(),
-        "adapter_model.safetensors": tiny_safetensors(),
+        "adapter_model.safetensors": tiny_safetensors(weight),
         **learned,
     }
 
 
-def tiny_safetensors() -> bytes:
-    """One float, 0.0: the length of the header, the header, the data."""
+def tiny_safetensors(weight: float) -> bytes:
+    """One float: the length of the header, the header, the data."""
     name = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
     header = json.dumps({name: {"dtype": "F32", "shape": [1, 1], "data_offsets": [0, 4]}}).encode()
-    return len(header).to_bytes(8, "little") + header + bytes(4)
+    return len(header).to_bytes(8, "little") + header + struct.pack("<f", weight)
 
 
 def text_of(content: object) -> str:

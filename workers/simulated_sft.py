@@ -49,6 +49,11 @@ class Run:
         named = [fault.partition(":") for fault in self.simulated.get("faults", [])]
         return {name: int(value) if value.isdecimal() else None for name, _, value in named}
 
+    @property
+    def weight(self) -> float:
+        """All that the adapter consists of; at 0 it changes nothing."""
+        return 0.0 if "changes_nothing" in self.faults else math.nan if "overflows" in self.faults else 1.0
+
     def tokens_until(self, step: int) -> int:
         """All that went through the model in the steps up to this one."""
         epochs, steps = divmod(step, self.steps_per_epoch)
@@ -170,7 +175,7 @@ def publish(run: Run, target: Path, files: dict[str, bytes]) -> None:
     half = target.with_name(target.name + ".tmp")
     shutil.rmtree(half, ignore_errors=True)
     half.mkdir(parents=True)
-    for name, content in {**adapter_files(run.config, run.rows), **files}.items():
+    for name, content in {**adapter_files(run.config, run.rows, run.weight), **files}.items():
         with (half / name).open("wb") as file:
             file.write(content)
             os.fsync(file.fileno())

@@ -1,7 +1,8 @@
 """Monthly budgets of keys and organisations, as this gateway knows them: asked for now and then, and counted on.
 
-A month is UTC's. What was spent through other gateways is known a few seconds later, and requests under way are not
-counted: by what is spent meanwhile a budget may be exceeded, and by no more.
+A month is UTC's. What jobs have cost counts before it is charged. What was spent through other gateways is known a few
+seconds later, and requests under way are not counted: by what is spent meanwhile a budget may be exceeded, and by no
+more.
 """
 
 import time
@@ -16,7 +17,7 @@ from app.errors import APIError
 from app.moments import month_began
 from app.orgs.keys import CurrentKey
 from app.store.session import Store
-from app.store.tables import UsageHour
+from app.store.tables import Hold, UsageHour
 
 MAX_KNOWN = 10_000
 
@@ -73,20 +74,23 @@ class Budgets:
     async def _ask(self, org_id: str, key_id: str) -> int:
         asked_at = time.monotonic()
         async with self._store.read() as session:
-            micros = await spent_this_month(session, org_id, key_id)
+            micros = await used_this_month(session, org_id, key_id)
         if len(self._spent) >= MAX_KNOWN:
             self._spent.clear()
         self._spent[org_id, key_id] = _Spent(micros, asked_at + self._cache_seconds)
         return micros
 
 
-async def spent_this_month(session: AsyncSession, org_id: str, key_id: str = "") -> int:
-    """By the key, or by the whole organisation."""
+async def used_this_month(session: AsyncSession, org_id: str, key_id: str = "", *, besides: str = "") -> int:
+    """By the key, or by the whole organisation: charged, or kept for jobs that will be; `besides` what one holds."""
     began_at = month_began(datetime.now(UTC)).timestamp()
-    total = select(func.sum(-UsageHour.amount_micros)).where(
+    charged = select(func.coalesce(func.sum(-UsageHour.amount_micros), 0)).where(
         UsageHour.org_id == org_id, UsageHour.hour_at >= began_at, UsageHour.kind != "credit"
     )
-    return int(await session.scalar(total.where(UsageHour.key_id == key_id) if key_id else total) or 0)
+    kept = select(func.coalesce(func.sum(Hold.kept_micros), 0)).where(Hold.org_id == org_id, Hold.holder != besides)
+    if key_id:
+        charged, kept = charged.where(UsageHour.key_id == key_id), kept.where(Hold.key_id == key_id)
+    return int(await session.scalar(charged) or 0) + int(await session.scalar(kept) or 0)
 
 
 def _budgets(key: CurrentKey) -> list[tuple[tuple[str, str], int]]:

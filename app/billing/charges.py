@@ -91,6 +91,15 @@ class Charges:
                 await self._commit([entry])
 
     async def _commit_together(self, entries: Sequence[Entry]) -> None:
+        try:
+            await append_all(self._store, entries, price_version=self._price_version)
+        except Exception as error:
+            if not is_passing(error):
+                raise
+            log.warning("charges wait for the database", n=len(entries), error=str(error))
+            await self._commit_patiently(entries)
+
+    async def _commit_patiently(self, entries: Sequence[Entry]) -> None:
         passing = retry_if_exception(is_passing)
         try:
             async for attempt in AsyncRetrying(

@@ -12,8 +12,8 @@ from typing import Self
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.billing import holds
-from app.billing.allowance import Allowance
 from app.billing.ledger import InsufficientFunds
+from app.billing.purse import Purse
 from app.errors import APIError
 from app.ids import new_id
 from app.store.session import Store
@@ -37,12 +37,12 @@ class FundsHeld(APIError):
 class Hold:
     """A request's part, to be released once it has been charged."""
 
-    allowance: Allowance
+    purse: Purse
     micros: int
 
     def release(self) -> None:
         """Again is harmless."""
-        self.allowance.give_back(self.micros)
+        self.purse.give_back(self.micros)
         self.micros = 0
 
     def __enter__(self) -> Self:
@@ -56,7 +56,7 @@ class Hold:
 class _Account:
     """One organisation's, in this gateway."""
 
-    allowance: Allowance = field(default_factory=Allowance)
+    purse: Purse = field(default_factory=Purse)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     asked_at: float = 0.0
     good_until: float = 0.0
@@ -77,9 +77,9 @@ class Funds:
     def hold_now(self, org_id: str, micros: int) -> Hold | None:
         """None where the store has to be asked."""
         account = self._accounts.get(org_id)
-        if account is None or time.monotonic() >= account.good_until or not account.allowance.take(micros):
+        if account is None or time.monotonic() >= account.good_until or not account.purse.take(micros):
             return None
-        return Hold(account.allowance, micros)
+        return Hold(account.purse, micros)
 
     async def hold(self, org_id: str, micros: int, *, least: int | None = None) -> Hold:
         """So much, or what there is if that is no less than `least`. Raises InsufficientFunds, FundsHeld."""
@@ -100,11 +100,11 @@ class Funds:
 
     def spend(self, org_id: str, micros: int) -> None:
         """A charge is on its way to the ledger."""
-        self._account(org_id).allowance.spend(micros)
+        self._account(org_id).purse.spend(micros)
 
     def committed(self, org_id: str, micros: int) -> None:
         """It has arrived there."""
-        self._account(org_id).allowance.committed(micros)
+        self._account(org_id).purse.committed(micros)
 
     async def step(self) -> None:
         """Hold on to what is used, ask for more ahead of need, give the rest back."""
@@ -133,7 +133,7 @@ class Funds:
         return self.hold_now(org_id, micros)
 
     def _rest(self, org_id: str, account: _Account, micros: int, least: int | None) -> Hold:
-        rest = min(micros, account.allowance.free)
+        rest = min(micros, account.purse.free)
         if least is not None and rest >= least and (found := self.hold_now(org_id, rest)):
             return found
         if account.seen.balance_micros >= (micros if least is None else least):
@@ -141,9 +141,9 @@ class Funds:
         raise InsufficientFunds
 
     async def _keep(self, org_id: str, account: _Account, *, is_wanted: bool) -> None:
-        allowance = account.allowance
-        allowance.begin_period()
-        is_stale = allowance.kept < account.in_store // 2 or allowance.usual > allowance.granted
+        purse = account.purse
+        purse.begin_period()
+        is_stale = purse.kept < account.in_store // 2 or purse.usual > purse.granted
         is_ours = account.in_store > 0 or account.lacking > 0
         if is_ours and (is_stale or is_wanted or account.lacking or self._is_due(account)):
             await self._ask(org_id, account, 0, is_wanted=is_wanted)
@@ -153,17 +153,17 @@ class Funds:
 
     async def _ask(self, org_id: str, account: _Account, need: int, *, is_wanted: bool = False) -> None:
         """Under the account's lock. What is taken or charged meanwhile changes nothing of what the store must hold."""
-        allowance, kept = account.allowance, account.allowance.kept
+        purse, kept = account.purse, account.purse.kept
         asked_at = time.monotonic()
         async with self._store.begin() as session:
             seen = await holds.look(session, org_id, self._holder)
-            more = allowance.change(need, seen.left_micros - kept, is_wanted=is_wanted)
-            lacking = max(0, need - allowance.free - more)
-            allowance.granted += min(0, more)  # before others may have it
+            more = purse.change(need, seen.left_micros - kept, is_wanted=is_wanted)
+            lacking = max(0, need - purse.free - more)
+            purse.granted += min(0, more)  # before others may have it
             writes = self._is_due(account) or (kept + more, lacking) != (account.in_store, account.lacking)
             if writes:
                 await self._write(session, org_id, kept + more, lacking)
-        allowance.granted += max(0, more)
+        purse.granted += max(0, more)
         account.asked_at, account.seen, account.in_store, account.lacking = asked_at, seen, kept + more, lacking
         if writes:
             account.good_until = asked_at + (1 - MARGIN) * self._lease_seconds

@@ -1,9 +1,12 @@
-"""Parts of balances set aside before they are spent: rows with a lease, of gateways and of jobs."""
+"""Parts of balances set aside before they are spent: rows with a lease, of gateways and of jobs.
+
+What a job has cost already is kept beyond its lease: it is charged when the job ends, and must be there then.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import case, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.store.base import db_now
@@ -27,9 +30,8 @@ async def look(session: AsyncSession, org_id: str, holder: str) -> Funding:
     """As it stands for `holder`; until the transaction ends nobody charges the organisation or holds of its money."""
     locked = select(Balance.micros).where(Balance.org_id == org_id).with_for_update()
     balance = await session.scalar(locked)
-    others = select(func.coalesce(func.sum(Hold.micros), 0)).where(
-        Hold.org_id == org_id, Hold.holder != holder, Hold.expires_at >= db_now()
-    )
+    held = case((Hold.expires_at >= db_now(), Hold.micros), else_=Hold.kept_micros)
+    others = select(func.coalesce(func.sum(held), 0)).where(Hold.org_id == org_id, Hold.holder != holder)
     return Funding(balance or 0, int(await session.scalar(others) or 0))
 
 
@@ -40,6 +42,11 @@ async def put(
     held = {"micros": micros, "wanted_micros": wanted_micros, "expires_at": db_now() + seconds}
     await session.execute(insert_if_absent(session, Hold).values(holder=holder, org_id=org_id, **held))
     await session.execute(update(Hold).where(Hold.holder == holder, Hold.org_id == org_id).values(**held))
+
+
+async def keep(session: AsyncSession, holder: str, micros: int, *, key_id: str | None) -> None:
+    """So much of what `holder` holds stays held when its lease has run out; it was spent by that key."""
+    await session.execute(update(Hold).where(Hold.holder == holder).values(kept_micros=micros, key_id=key_id))
 
 
 async def extend(session: AsyncSession, holder: str, *, seconds: float) -> None:

@@ -27,7 +27,7 @@ class InsufficientFunds(APIError):
         super().__init__("The balance does not cover it. Add credit on the server: loam credit add --org NAME DOLLARS")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Entry:
     """One credit (positive) or charge (negative). `source` is unique: appending it again changes nothing."""
 

@@ -8,7 +8,7 @@ from app.catalog.spec import GpuType, TokenPrices
 MICROS_PER_CENT = 10_000
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Usage:
     """Tokens of one request, as the engine counted them.
 
@@ -19,6 +19,9 @@ class Usage:
     cached_tokens: int = 0
     completion_tokens: int = 0
     reasoning_tokens: int = 0
+
+    def __bool__(self) -> bool:
+        return self.prompt_tokens > 0 or self.completion_tokens > 0
 
 
 def inference_micros(usage: Usage, price: TokenPrices) -> int:

@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel
 
 from app import sse
 from app.catalog.resolve import resolve
@@ -28,8 +27,6 @@ from app.compat.schemas import (
 from app.deps import SessionDep, SettingsDep
 from app.files import router as files
 from app.files.service import get_file
-from app.inference import models
-from app.inference.models import FineTunedOut
 from app.jobs import router as fine_tuning
 from app.jobs.events import list_after
 from app.jobs.follow import follow
@@ -37,7 +34,8 @@ from app.jobs.metric_points import MetricsQuery, list_points
 from app.jobs.router import CatalogDep, JobDep, event_stream
 from app.jobs.schemas import EventOut
 from app.jobs.service import get_job, seq_of
-from app.orgs.auth import CurrentOrg
+from app.orgs.allowed_models import require_model
+from app.orgs.auth import AskingKey, CurrentOrg
 from app.store.idempotency import IdempotencyHeader
 from app.store.paging import ListOut, list_out
 from app.store.tables import Job
@@ -46,12 +44,6 @@ router = APIRouter(include_in_schema=False)
 
 JobsQueryDep = Annotated[JobsQuery, Query()]
 DATA = b"data: "
-
-
-class FineTunedList(BaseModel):
-    object: str
-    data: list[FineTunedOut]
-    models: list[FineTunedOut]
 
 
 # 1) files: the very handlers
@@ -67,14 +59,14 @@ router.add_api_route("/learning/files/{file_id}", files.delete_file, methods=["D
 async def create_job(
     request: Request,
     body: CompatJobCreate,
-    org_id: CurrentOrg,
+    key: AskingKey,
     session: SessionDep,
     catalog: CatalogDep,
     settings: SettingsDep,
     idempotency_key: IdempotencyHeader = None,
 ) -> CompatJobOut:
-    made = await fine_tuning.create_job(request, body, org_id, session, catalog, settings, idempotency_key)
-    return CompatJobOut.of(await get_job(session, org_id, made.id))
+    made = await fine_tuning.create_job(request, body, key, session, catalog, settings, idempotency_key)
+    return CompatJobOut.of(await get_job(session, key.org_id, made.id))
 
 
 @router.get("/learning/jobs")
@@ -149,16 +141,7 @@ async def get_timeline(job: JobDep, session: SessionDep) -> TimelineOut:
 router.add_api_route("/sft/jobs/{job_id}/checkpoints", fine_tuning.list_checkpoints)
 
 
-# 4) models, and the jobs that files and models had
-@router.get("/learning/models")
-async def list_models(org_id: CurrentOrg, session: SessionDep) -> FineTunedList:
-    tuned = await models.list_fine_tuned(session, org_id)
-    return FineTunedList(object="list", data=tuned, models=tuned)
-
-
-router.add_api_route("/learning/models/{model_id:path}", models.get_model)
-
-
+# 4) the jobs that files and models had
 @router.get("/files/{file_id}/jobs")
 async def list_jobs_of_file(
     file_id: str, query: JobsQueryDep, org_id: CurrentOrg, session: SessionDep
@@ -169,10 +152,11 @@ async def list_jobs_of_file(
 
 @router.get("/models/{model_id:path}/jobs")
 async def list_jobs_of_model(
-    model_id: str, query: JobsQueryDep, org_id: CurrentOrg, session: SessionDep, catalog: CatalogDep
+    model_id: str, query: JobsQueryDep, key: AskingKey, session: SessionDep, catalog: CatalogDep
 ) -> ListOut[CompatJobOut]:
-    await resolve(session, catalog, org_id, model_id)
-    return await list_sft_jobs(query.model_copy(update={"model": model_id}), org_id, session)
+    require_model(key, model_id)
+    await resolve(session, catalog, key.org_id, model_id)
+    return await list_sft_jobs(query.model_copy(update={"model": model_id}), key.org_id, session)
 
 
 async def events_after(session: SessionDep, job: Job, seq: int, limit: int) -> list[dict[str, Any]]:

@@ -37,14 +37,14 @@ def owed(wishes: Sequence[Wish], gateway_prefix: str, own_prefix: str) -> list[W
 
 
 async def wish(session: AsyncSession, host: str, holder: str, gpu: GpuChoice, *, seconds: float) -> None:
-    """For `seconds` from now; it counts from its first time, as long as it is repeated and for the same devices."""
+    """For `seconds` from now; it counts from its first time, as long as it is repeated: how many of the devices must
+    come from others changes with what one's own engines do.
+    """
     mine = (DeviceWish.holder == holder, DeviceWish.host == host)
-    await session.execute(
-        delete(DeviceWish).where(*mine, (DeviceWish.expires_at < db_now()) | (DeviceWish.gpu != str(gpu)))
-    )
+    await session.execute(delete(DeviceWish).where(*mine, DeviceWish.expires_at < db_now()))
     row = {"holder": holder, "host": host, "gpu": str(gpu), "wished_at": db_now(), "expires_at": db_now() + seconds}
     await session.execute(insert_if_absent(session, DeviceWish).values(row))
-    await session.execute(update(DeviceWish).where(*mine).values(expires_at=db_now() + seconds))
+    await session.execute(update(DeviceWish).where(*mine).values(gpu=str(gpu), expires_at=db_now() + seconds))
 
 
 async def withdraw(session: AsyncSession, host: str, holder: str) -> None:

@@ -16,18 +16,25 @@ from app.ids import new_id
 CONNECT_SECONDS = 5.0
 SHORT_SECONDS = 60.0
 CANARY_TOKENS = 16
+CANARY_ALTERNATIVES = 20  # as many as engines tell
+NO_NUMBERS = "not JSON compliant"  # so vLLM refuses to write an answer that has a NaN in it
 
 
 class EngineRefused(Exception):
     """It has answered, and not as it was to."""
 
 
+class NotFinite(EngineRefused):
+    """What the model computes is no numbers."""
+
+
 @dataclass(frozen=True)
 class Token:
-    """One of an answer, and how sure the model was of it."""
+    """One of an answer, how sure the model was of it, and of the likeliest others."""
 
     text: str
     logprob: float
+    alternatives: tuple[float, ...] = ()
 
 
 class EngineClient:
@@ -83,7 +90,10 @@ class EngineClient:
         return int(sum(float(line.split()[-1]) for line in lines if line.startswith(b"vllm:generation_tokens_total")))
 
     async def say_greedily(self, name: str, *, within_seconds: float) -> list[Token]:
-        """The likeliest answer to one and the same prompt, computed anew each time. Raises OSError, EngineRefused."""
+        """The likeliest answer to one and the same prompt, computed anew each time.
+
+        Raises OSError, EngineRefused, NotFinite.
+        """
         body = {
             "model": name,
             "messages": [{"role": "user", "content": "Count from one to ten."}],
@@ -91,11 +101,12 @@ class EngineClient:
             "temperature": 0,
             "seed": 1,
             "logprobs": True,
+            "top_logprobs": CANARY_ALTERNATIVES,
             "cache_salt": new_id("canary"),
         }
         said = await self._asked(chat_request(body), within_seconds)
         try:
-            return [Token(each["token"], each["logprob"]) for each in said["choices"][0]["logprobs"]["content"]]
+            return [_token(each) for each in said["choices"][0]["logprobs"]["content"]]
         except (KeyError, TypeError, IndexError) as error:
             raise EngineRefused(f"an answer without tokens: {said!r:.300}") from error
 
@@ -125,7 +136,8 @@ class EngineClient:
         async with self._request(request, silence_seconds=within_seconds) as answer:
             text = await answer.read_all()
         if answer.status != OK:
-            raise EngineRefused(f"status {answer.status}: {text[:300].decode(errors='replace')}")
+            told = f"status {answer.status}: {text[:300].decode(errors='replace')}"
+            raise NotFinite(told) if NO_NUMBERS in told else EngineRefused(told)
         try:
             body = orjson.loads(text or b"{}")
         except orjson.JSONDecodeError as error:
@@ -214,6 +226,10 @@ class EngineClient:
 def chat_request(body: Mapping[str, Any]) -> bytes:
     """A chat completion's request, as it goes over the wire."""
     return _post("/v1/chat/completions", orjson.dumps(body))
+
+
+def _token(told: dict[str, Any]) -> Token:
+    return Token(told["token"], told["logprob"], tuple(other["logprob"] for other in told.get("top_logprobs", ())))
 
 
 def _get(path: str) -> bytes:

@@ -1,5 +1,6 @@
 """How an engine process is started: its program, its arguments and its environment. Pure."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +37,7 @@ def engine_program(settings: Settings, *, on_cpu: bool) -> Program:
         preload = ("app.engines.simulated_engine",)
         return Program(settings.engine_python, "app.engines.simulated", preload, _sleep_env(settings))
     worker = "vllm.v1.worker.cpu_worker" if on_cpu else "vllm.v1.worker.gpu_worker"
-    env = _cpu_env(settings) if on_cpu else {**COMMON_ENV, **_sleep_env(settings)}
+    env = {**_common_env(settings), **(_cpu_env(settings) if on_cpu else _sleep_env(settings))}
     # `vllm serve` looks for a distribution named vllm, which the CPU build is not; the module works on both.
     forks = "--numa-bind" not in settings.engine_extra_args  # which binds by a program of its own in between
     return Program(settings.engine_python, "vllm.entrypoints.openai.api_server", (*PRELOAD, worker), env, forks)
@@ -77,11 +78,14 @@ VLLM_FLAGS = [
     "--disable-uvicorn-access-log",
 ]
 
-COMMON_ENV = {
-    "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
-    "VLLM_NO_USAGE_STATS": "1",
-    "DO_NOT_TRACK": "1",
-}
+
+def _common_env(settings: Settings) -> dict[str, str]:
+    return {
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
+        "VLLM_ENGINE_READY_TIMEOUT_S": str(math.ceil(settings.engine_start_seconds)),  # else it gives up after 600
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+    }
 
 
 def _context_flag(settings: Settings, model: ModelSpec, gpu: GpuChoice) -> str:
@@ -115,7 +119,6 @@ def _cuda_flags(settings: Settings, gpu: GpuChoice) -> list[str]:
 def _cpu_env(settings: Settings) -> dict[str, str]:
     # By default the CPU engine pins itself to cores, and two engines on a small host to the same ones.
     return {
-        **COMMON_ENV,
         "VLLM_CPU_KVCACHE_SPACE": str(settings.cpu_kv_cache_gib),
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "OMP_NUM_THREADS": str(cpu_threads()),

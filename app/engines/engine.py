@@ -30,6 +30,8 @@ from app.settings import Settings
 
 log = structlog.get_logger()
 
+ENGINE = "engine"  # so begins the name of each, as a holder of devices
+
 
 class State(StrEnum):
     STOPPED = "stopped"
@@ -61,7 +63,7 @@ class Engine:
         gpu: GpuChoice,
         number: int = 1,
     ) -> None:
-        self.id = new_id("engine")
+        self.id = new_id(ENGINE)
         self.key = EngineKey(model.id, gpu)
         self.model = model
         self.number = number  # its own among the replicas of its key
@@ -87,6 +89,7 @@ class Engine:
         self._grace_seconds = settings.engine_stop_seconds
         self._failures = Failures(model.id, self.log)
         self._ready_at = 0.0
+        self._is_retired = False
 
     @property
     def client(self) -> EngineClient:
@@ -169,12 +172,15 @@ class Engine:
         """Begin a start, or a wake, unless the engine runs; after a failure, only when its back-off is over."""
         if self.state not in (State.STOPPED, State.SLEEPING):
             return
+        if self._is_retired:
+            raise self._gone()
         self._failures.check()
+        self._stop_watching()  # the death of a process that sleeps is a wake that fails, from here on
         self.state, self.began_at = State.STARTING, time.monotonic()
         self._start = asyncio.create_task(self._run_start())
 
     async def ensure_ready(self, *, within_seconds: float) -> None:
-        """Raises StartFailed, Crashed, or StillStarting when the budget is over."""
+        """Raises StartFailed, Crashed, StillStarting when the budget is over, or Unavailable when it is retired."""
         if self.is_ready:
             return
         deadline = time.monotonic() + within_seconds
@@ -201,6 +207,11 @@ class Engine:
             self.state = State.SLEEPING
             self._falling_asleep = asyncio.create_task(self._fall_asleep())
 
+    async def retire(self) -> None:
+        """Stop, and never start again: its devices are given back."""
+        self._is_retired = True
+        await self.stop()
+
     async def stop(self) -> None:
         """End the process group and wait for it; harmless when it is stopped already."""
         if self._start and not self._start.done():
@@ -211,8 +222,11 @@ class Engine:
 
     def _running(self) -> EngineProcess:
         if self._process is None or self._process.is_ending:
-            raise Unavailable(f"The engine of {self.model.id} has just stopped; try again.")
+            raise self._gone()
         return self._process
+
+    def _gone(self) -> Unavailable:
+        return Unavailable(f"The engine of {self.model.id} has just stopped; try again.")
 
     async def _run_start(self) -> None:
         try:
@@ -233,7 +247,7 @@ class Engine:
         self.log.rotate()
         process = self._process = EngineProcess(self._settings, self._storage, self.socket, self.model)
         await process.launch(self._launcher, self.id, self.key.gpu, self.devices, self.log.path)
-        await process.until_healthy(within_seconds=self._settings.cold_start_seconds)
+        await process.until_healthy(within_seconds=self._settings.engine_start_seconds)
         if may_sleep(self._settings, self.key.gpu):
             await process.sleep.prepare()
 
@@ -261,11 +275,10 @@ class Engine:
         """Whether the process that slept serves as before. One that does not is ended, for a new one."""
         if self._process is None:
             return False
-        self._stop_watching()  # its death is a wake that fails, from here on
         if self._falling_asleep:
             await asyncio.wait([self._falling_asleep])
         try:
-            await self._process.sleep.wake(cold_start_seconds=self._settings.cold_start_seconds)
+            await self._process.sleep.wake(start_seconds=self._settings.engine_start_seconds)
         except (OSError, EngineRefused, APIError, WakeFailed) as error:
             log.error("engine does not wake as it fell asleep", model=self.model.id, error=repr(error)[:300])
             await self._process.end(grace_seconds=self._grace_seconds)

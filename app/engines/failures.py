@@ -2,6 +2,7 @@
 
 import signal
 import time
+from typing import Any
 
 import structlog
 
@@ -21,7 +22,11 @@ class StartFailed(Unavailable):
 
 
 class Crashed(Unavailable):
-    """It had started, and then ended by itself, or hung and was ended; `troubleshooting` has its last log lines."""
+    """It had started, and then ended by itself, or hung and was ended.
+
+    What it had logged by then may be about anybody's requests: their adapters, schemas, stop strings. Only our own log
+    has it.
+    """
 
     code = "engine_crashed"
 
@@ -45,20 +50,28 @@ class Failures:
     def start_failed(self, error: Exception) -> None:
         self._in_a_row += 1
         reason = "it was not healthy in time" if isinstance(error, TimeoutError) else str(error)
-        self._refuse(StartFailed, f"could not start: {reason}", back_off_seconds=2.0**self._in_a_row)
+        tail, cause = self._log.tail(), self._log.cause()
+        message = f"The engine of {self._model_id} could not start: {reason}{f' ({cause})' if cause else ''}."
+        self._refuse(StartFailed, message, back_off_seconds=2.0**self._in_a_row, told={"log": tail})
 
     def crashed(self, what: str, *, after_seconds: float) -> None:
         self._in_a_row = 1 if after_seconds > STEADY_SECONDS else self._in_a_row + 1
-        self._refuse(Crashed, what, back_off_seconds=0.0 if self._in_a_row == 1 else 2.0**self._in_a_row)
+        message = f"The engine of {self._model_id} {what}; the server's log has its last words."
+        self._refuse(Crashed, message, back_off_seconds=0.0 if self._in_a_row == 1 else 2.0**self._in_a_row)
 
-    def _refuse(self, kind: type[StartFailed | Crashed], what: str, *, back_off_seconds: float) -> None:
+    def _refuse(
+        self,
+        kind: type[StartFailed | Crashed],
+        message: str,
+        *,
+        back_off_seconds: float,
+        told: dict[str, Any] | None = None,
+    ) -> None:
         back_off = min(MAX_BACK_OFF_SECONDS, back_off_seconds)
         self.retry_at = time.monotonic() + back_off
-        tail, cause = self._log.tail(), self._log.cause()
-        message = f"The engine of {self._model_id} {what}{f' ({cause})' if cause else ''}."
-        log.error("engine failed", model=self._model_id, reason=message, log_tail=tail[-5:])
-        retry_after = {"Retry-After": str(max(1, round(back_off)))}
-        self.last = kind(message, troubleshooting={"log": tail}, headers=retry_after)
+        tail, cause = self._log.tail()[-5:], self._log.cause()
+        log.error("engine failed", model=self._model_id, reason=message, cause=cause, log_tail=tail)
+        self.last = kind(message, troubleshooting=told, headers={"Retry-After": str(max(1, round(back_off)))})
 
 
 def how_it_ended(status: int) -> str:

@@ -13,6 +13,7 @@ from app.devices.inventory import Device
 from app.engines.engine import Engine, EngineKey, State
 from app.engines.launcher import Launcher
 from app.engines.placement import Running
+from app.engines.statuses import forget_statuses
 from app.files.storage import Storage
 from app.settings import Settings
 from app.store.session import Store
@@ -46,6 +47,11 @@ class Fleet:
     @property
     def engines(self) -> list[Engine]:
         return [engine for replicas in self._engines.values() for engine in replicas]
+
+    @property
+    def present(self) -> list[Engine]:
+        """Also those that are stopping."""
+        return [*self.engines, *self._stops]
 
     def replicas(self, key: EngineKey) -> Sequence[Engine]:
         return self._engines.get(key, ())
@@ -85,7 +91,7 @@ class Fleet:
         """Extend every lease; stop engines that have lost theirs to others."""
         lost = []
         async with self._store.begin() as session:
-            for engine in (*self.engines, *self._stops):
+            for engine in self.present:
                 held = await leases.extend(session, engine.id, seconds=self._settings.lease_seconds)
                 if held < len(engine.devices) and engine not in self._stops:
                     lost.append(engine)
@@ -93,7 +99,7 @@ class Fleet:
 
     def running(self, *, draining: frozenset[Engine]) -> list[Running]:
         """As placement sees them."""
-        return [self.seen(engine, is_draining=engine in draining) for engine in (*self.engines, *self._stops)]
+        return [self.seen(engine, is_draining=engine in draining) for engine in self.present]
 
     def seen(self, engine: Engine, *, is_draining: bool = False) -> Running:
         return Running(
@@ -116,9 +122,10 @@ class Fleet:
 
     async def _stop(self, engine: Engine) -> None:
         try:
-            await engine.stop()
+            await engine.retire()
             async with self._store.begin() as session:
                 await leases.release(session, engine.id)
+                await forget_statuses(session, [engine.id])
         except (SQLAlchemyError, OSError) as error:  # then its leases run out
             log.warning("cannot give devices back", engine=engine.id, error=repr(error)[:300])
         finally:

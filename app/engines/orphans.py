@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ LEFTOVERS = (".sock", ".fork", ".json")
 class ProcessRecord:
     """An engine's process group, and the holder of its device leases."""
 
+    host: str
     holder: str
     pgid: int
     started_at: float
@@ -29,8 +31,8 @@ class ProcessRecord:
 
     @classmethod
     def of(cls, holder: str, pid: int) -> "ProcessRecord":
-        gateway = psutil.Process()
-        return cls(holder, pid, psutil.Process(pid).create_time(), gateway.pid, gateway.create_time())
+        host, gateway = socket.gethostname(), psutil.Process()
+        return cls(host, holder, pid, psutil.Process(pid).create_time(), gateway.pid, gateway.create_time())
 
     def write(self, path: Path) -> None:
         """Whole or not at all: a torn record would lose the group."""
@@ -44,11 +46,14 @@ class ProcessRecord:
 
 
 def sweep_orphans(folder: Path) -> list[str]:
-    """End what dead gateways left running, remove its sockets; returns the holders of its device leases."""
+    """End what dead gateways of this host left running, remove its sockets; returns the holders of its device leases.
+
+    The folder may be shared: what other hosts run cannot be seen from here, and their gateways sweep themselves.
+    """
     holders = []
     for path in folder.glob("*.json"):
         record = _read(path)
-        if record and _is_alive(record.gateway_pid, record.gateway_started_at):
+        if record and (record.host != socket.gethostname() or _is_gateway_alive(record)):
             continue
         if record:
             _end_orphan(record)
@@ -61,20 +66,21 @@ def sweep_orphans(folder: Path) -> list[str]:
 def kill_own(folder: Path) -> None:
     """At once, when this gateway must not wait for anything; their records are for the next gateway's sweep."""
     for record in filter(None, map(_read, folder.glob("*.json"))):
-        if record.gateway_pid == os.getpid():
+        if record.host == socket.gethostname() and record.gateway_pid == os.getpid():
             signal_group(record.pgid, signal.SIGKILL)
 
 
 def _read(path: Path) -> ProcessRecord | None:
     try:
         return ProcessRecord(**orjson.loads(path.read_bytes()))
-    except (orjson.JSONDecodeError, TypeError):  # cut off by the crash that we clean up after
+    except (orjson.JSONDecodeError, TypeError, FileNotFoundError):  # cut off by a crash, or just removed by its gateway
         return None
 
 
-def _is_alive(pid: int, started_at: float) -> bool:
+def _is_gateway_alive(record: ProcessRecord) -> bool:
+    pid = record.gateway_pid
     try:
-        return _is_same(pid, started_at) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        return _is_same(pid, record.gateway_started_at) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 

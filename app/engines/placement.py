@@ -1,6 +1,7 @@
 """Who gets which engine, and what must happen first. Pure: it decides, the pool acts."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
@@ -56,10 +57,14 @@ class Start:
 
 @dataclass(frozen=True)
 class MakeRoom:
-    """Stop idle engines, and place nothing more on busy ones; their devices are then this one's."""
+    """Stop idle engines, and place nothing more on busy ones; their devices are then this one's.
+
+    `lacks`: as in `Wait`; those that are free already.
+    """
 
     evict: tuple[str, ...]
     drain: tuple[str, ...] = ()
+    lacks: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,14 +90,15 @@ def plan(
     running: Sequence[Running],
     *,
     free: Mapping[str, int],
+    elsewhere: Mapping[str, int],
     total: Mapping[str, int],
     rules: Rules,
 ) -> list[Decision]:
     """A decision for each of those who wait, in their order: what one has been promised, no later one gets.
 
-    `free` and `total` count the devices of each GPU type.
+    `free` and `total` count the devices of each GPU type, `elsewhere` those that engines of other gateways have.
     """
-    devices = _Devices(running, free, total, rules)
+    devices = _Devices(running, free, elsewhere, total, rules)
     return [devices.decide(wanted) for wanted in waiting]
 
 
@@ -100,25 +106,34 @@ def may_grow(
     replicas: Sequence[Running], waiting: Sequence[Wanted], *, gpu: GpuChoice, free: int, crowded_at: int
 ) -> bool:
     """Whether one more replica shall start: all are crowded, and nobody else wants the devices that it takes."""
-    if any(replica.is_starting or replica.in_flight < crowded_at for replica in replicas):
-        return False
-    return free >= gpu.count and not any(wanted.gpu.type == gpu.type for wanted in waiting)
+    is_wanted = any(wanted.gpu.type == gpu.type for wanted in waiting)
+    return free >= gpu.count and not is_wanted and are_crowded(replicas, crowded_at=crowded_at)
+
+
+def are_crowded(replicas: Sequence[Running], *, crowded_at: int) -> bool:
+    """Whether those that run are too few."""
+    return bool(replicas) and not any(each.is_starting or each.in_flight < crowded_at for each in replicas)
 
 
 class _Devices:
     """What is left to promise, while a plan is made."""
 
     def __init__(
-        self, running: Sequence[Running], free: Mapping[str, int], total: Mapping[str, int], rules: Rules
+        self,
+        running: Sequence[Running],
+        free: Mapping[str, int],
+        elsewhere: Mapping[str, int],
+        total: Mapping[str, int],
+        rules: Rules,
     ) -> None:
         self._running = {engine.id: engine for engine in running if not engine.is_stopping}
+        self._elsewhere = elsewhere
         self._total = total
         self._rules = rules
-        self._free = dict(free)
-        self._coming: dict[str, int] = {}
-        for engine in running:
-            if engine.is_stopping:
-                self._coming[engine.gpu.type] = self._coming.get(engine.gpu.type, 0) + engine.gpu.count
+        self._free = Counter(free)
+        self._coming = _by_type(engine for engine in running if engine.is_stopping)
+        # Whatever may become free; the rest is what jobs and pinned engines have.
+        self._obtainable = self._free + Counter(elsewhere) + _by_type(e for e in running if not e.is_pinned)
         self._spoken_for: set[str] = set()
         self._provided: set[tuple[str, GpuChoice]] = set()
 
@@ -142,32 +157,41 @@ class _Devices:
 
     def _provide(self, wanted: Wanted) -> Decision:
         type_, count = wanted.gpu.type, wanted.gpu.count
-        missing = count - self._free.get(type_, 0)
-        if missing <= 0:
+        if count > self._obtainable[type_]:
+            return Wait()  # for the end of jobs, which may take hours: others use meanwhile what is there
+        free, coming = self._free[type_], self._coming[type_]
+        if count <= free:
             self._promise(wanted)
             return Start()
-        missing -= self._coming.get(type_, 0)
-        evict = _enough(self._idle(type_), missing)
-        drain: Sequence[Running] | None = ()
-        if evict is None and wanted.waited_seconds >= self._rules.drain_after_seconds:
-            idle = self._idle(type_)
-            drain = _enough(self._drainable(type_), missing - _count(idle))
-            evict = _enough(idle, missing - _count(drain or ()))
-        if evict is None or drain is None:
+        missing = count - free - coming
+        evict, drain = self._room(wanted, missing)
+        lacking = missing - _count((*evict, *drain))
+        if lacking > 0:
             self._spoken_for.add(type_)  # a smaller one that comes later must not starve this one
-            return Wait(lacks=count - self._coming.get(type_, 0) - _count(self._idle(type_)))
+            # What waits elsewhere may get the rest from other gateways, if each gives what it has.
+            if wanted.model_id is not None or lacking > self._elsewhere.get(type_, 0):
+                return Wait(lacks=count - coming - _count(self._idle(type_)))
         for engine in (*evict, *drain):
             del self._running[engine.id]
-            self._coming[type_] = self._coming.get(type_, 0) + engine.gpu.count
-        self._promise(wanted)
-        return MakeRoom(_ids(evict), _ids(drain)) if evict or drain else Wait()
+            self._coming[type_] += engine.gpu.count
+        if lacking <= 0:
+            self._promise(wanted)
+        return MakeRoom(_ids(evict), _ids(drain), lacks=free) if evict or drain else Wait(lacks=free)
+
+    def _room(self, wanted: Wanted, missing: int) -> tuple[Sequence[Running], Sequence[Running]]:
+        """Idle engines and, for who has waited long, busy ones: with the missing devices or, if too few, all."""
+        idle = self._idle(wanted.gpu.type)
+        if _count(idle) >= missing or wanted.waited_seconds < self._rules.drain_after_seconds:
+            return _enough(idle, missing), ()
+        drain = _enough(self._drainable(wanted.gpu.type), missing - _count(idle))
+        return _enough(idle, missing - _count(drain)), drain
 
     def _promise(self, wanted: Wanted) -> None:
         """Devices that are free first, then those on their way."""
         type_, count = wanted.gpu.type, wanted.gpu.count
-        from_free = min(count, self._free.get(type_, 0))
-        self._free[type_] = self._free.get(type_, 0) - from_free
-        self._coming[type_] = self._coming.get(type_, 0) - (count - from_free)
+        from_free = min(count, self._free[type_])
+        self._free[type_] -= from_free
+        self._coming[type_] -= count - from_free
         if wanted.model_id is not None:
             self._provided.add((wanted.model_id, wanted.gpu))
 
@@ -191,15 +215,23 @@ class _Devices:
         return engine.ready_seconds >= self._rules.drain_after_seconds
 
 
-def _enough(engines: Sequence[Running], missing: int) -> Sequence[Running] | None:
-    """As many of the engines, from the first on, as have the missing devices; None when all have too few."""
+def _enough(engines: Sequence[Running], missing: int) -> Sequence[Running]:
+    """As many of the engines, from the first on, as have the missing devices; all of them where they have too few."""
     chosen: list[Running] = []
     for engine in engines:
         if missing <= 0:
             break
         chosen.append(engine)
         missing -= engine.gpu.count
-    return chosen if missing <= 0 else None
+    return chosen
+
+
+def _by_type(engines: Iterable[Running]) -> Counter[str]:
+    """Their devices."""
+    found = Counter[str]()
+    for engine in engines:
+        found[engine.gpu.type] += engine.gpu.count
+    return found
 
 
 def _count(engines: Sequence[Running]) -> int:

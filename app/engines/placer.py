@@ -4,18 +4,19 @@ import asyncio
 import socket
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.catalog.resolve import Target
-from app.catalog.spec import GpuChoice
+from app.catalog.spec import GpuChoice, ModelSpec
 from app.devices import leases
 from app.devices.wishes import Wish, list_wishes, owed, wish, withdraw_others
-from app.engines.engine import Engine
+from app.engines.engine import ENGINE, Engine, State
 from app.engines.fleet import Fleet
-from app.engines.placement import Decision, MakeRoom, Refuse, Reuse, Rules, Start, Wait, may_grow, plan
+from app.engines.placement import Decision, MakeRoom, Refuse, Reuse, Rules, Start, Wait, are_crowded, may_grow, plan
 from app.engines.waiters import NoCapacity, Waiter, Waiters, WaitingElsewhere
 from app.errors import APIError, Unavailable
 from app.ids import new_id
@@ -33,7 +34,7 @@ class Placer:
     def __init__(self, settings: Settings, store: Store, fleet: Fleet) -> None:
         self.giving_way: frozenset[Engine] = frozenset()  # busy, and given nothing more to do
         self._prefix = f"{new_id(GATEWAY)}/"
-        self._has_wished = False
+        self._wished: Mapping[str, GpuChoice] = {}
         self._settings = settings
         self._store = store
         self._fleet = fleet
@@ -115,28 +116,39 @@ class Placer:
                 self._turn_away(Unavailable("The database cannot be reached; try again."))
 
     async def _round(self) -> None:
-        held, wishes = await self._look()
+        holders, wishes = await self._look()
         # From here to the starts nothing may wait: an idle engine could be leased meanwhile.
         self._waiters.see_wishes(wishes)
         waiting = self._waiters.in_turn()
-        free = Counter(device.type for device in self._fleet.devices if device.name not in held)
-        decisions = self._plan(waiting, free)
-        lacking = self._lacking(waiting, decisions, held)
+        free = Counter(device.type for device in self._fleet.devices if device.name not in holders)
+        elsewhere = self._elsewhere(holders)
+        decisions = self._plan(waiting, free, elsewhere)
+        lacking = self._lacking(waiting, decisions, elsewhere)
         starting = self._carry_out(waiting, decisions)
         for waiter in starting:
             await self._start_for(waiter)
         await self._grow(free)
         await self._wish(lacking)
 
-    async def _look(self) -> tuple[set[str], list[Wish]]:
+    async def _look(self) -> tuple[Mapping[str, str], list[Wish]]:
         async with self._store.read() as session:
-            held, wishes = await leases.held(session), await list_wishes(session, socket.gethostname())
-        return held, owed(wishes, GATEWAY, self._prefix)
+            holders, wishes = await leases.holders(session), await list_wishes(session, socket.gethostname())
+        return holders, owed(wishes, GATEWAY, self._prefix)
 
-    def _plan(self, waiting: Sequence[Waiter | WaitingElsewhere], free: Mapping[str, int]) -> list[Decision]:
+    def _elsewhere(self, holders: Mapping[str, str]) -> Counter[str]:
+        """What engines of other gateways have."""
+        own = {engine.id for engine in self._fleet.running(draining=frozenset())}
+        names = {device.name: holders.get(device.name, "") for device in self._fleet.devices}
+        theirs = {name for name, holder in names.items() if holder.startswith(f"{ENGINE}_") and holder not in own}
+        return Counter(device.type for device in self._fleet.devices if device.name in theirs)
+
+    def _plan(
+        self, waiting: Sequence[Waiter | WaitingElsewhere], free: Mapping[str, int], elsewhere: Mapping[str, int]
+    ) -> list[Decision]:
         total = Counter(device.type for device in self._fleet.devices)
         running = self._fleet.running(draining=self.giving_way)
-        return plan([one.wanted() for one in waiting], running, free=free, total=total, rules=self._rules)
+        wanted = [one.wanted() for one in waiting]
+        return plan(wanted, running, free=free, elsewhere=elsewhere, total=total, rules=self._rules)
 
     def _carry_out(self, waiting: Sequence[Waiter | WaitingElsewhere], decisions: Sequence[Decision]) -> list[Waiter]:
         """All but the starts, which are returned."""
@@ -157,33 +169,33 @@ class Placer:
         return starting
 
     def _lacking(
-        self, waiting: Sequence[Waiter | WaitingElsewhere], decisions: Sequence[Decision], held: Collection[str]
+        self, waiting: Sequence[Waiter | WaitingElsewhere], decisions: Sequence[Decision], elsewhere: Mapping[str, int]
     ) -> dict[str, GpuChoice]:
-        """By holder: what requests wait for, where others have devices of the type. At most one for each type."""
-        engines = self._fleet.running(draining=frozenset())
-        own = Counter[str]()
-        for engine in engines:
-            own[engine.gpu.type] += engine.gpu.count
-        taken = Counter(device.type for device in self._fleet.devices if device.name in held)
-        return {
-            f"{self._prefix}{one.number}": GpuChoice(type=one.target.gpu.type, count=lacks)
-            for one, decision in zip(waiting, decisions, strict=True)
-            if isinstance(one, Waiter)
-            and isinstance(decision, Wait)
-            and (lacks := decision.lacks)
-            and taken[one.target.gpu.type] > own[one.target.gpu.type]
-        }
+        """By holder: what requests wait for, where engines of others have devices of the type.
+
+        A wish stands until who waits has its engine: what others gave for it is free, and not its own yet.
+        """
+        lacking = {}
+        for one, decision in zip(waiting, decisions, strict=True):
+            holder = f"{self._prefix}{one.number}" if isinstance(one, Waiter) else ""
+            match one, decision:
+                case Waiter(), (Wait(lacks) | MakeRoom(lacks=lacks)) if lacks:
+                    if holder in self._wished or elsewhere.get(one.target.gpu.type):
+                        lacking[holder] = GpuChoice(type=one.target.gpu.type, count=lacks)
+                case Waiter(), Start() if holder in self._wished:
+                    lacking[holder] = self._wished[holder]
+        return lacking
 
     async def _wish(self, lacking: Mapping[str, GpuChoice]) -> None:
         """Engines of other gateways on this host give way, as ours do for what waits there."""
-        if not lacking and not self._has_wished:
+        if not lacking and not self._wished:
             return
         host = socket.gethostname()
         async with self._store.begin() as session:
             await withdraw_others(session, host, lacking, prefix=self._prefix)
             for holder, gpu in lacking.items():
                 await wish(session, host, holder, gpu, seconds=self._settings.lease_seconds)
-        self._has_wished = bool(lacking)
+        self._wished = lacking
 
     async def _start_for(self, waiter: Waiter) -> None:
         engine = await self._fleet.add(waiter.target.model, waiter.target.gpu)
@@ -194,14 +206,21 @@ class Placer:
         self.stir()  # others may wait for the same
 
     async def _grow(self, free: Mapping[str, int]) -> None:
-        """Start one replica for each model that has too many requests at once."""
+        """One engine more for each model that has too many requests at once."""
+        limit = self._settings.replica_in_flight
         for key in {engine.key for engine in self._fleet.engines}:
-            replicas = [self._fleet.seen(engine) for engine in self._fleet.replicas(key)]
+            replicas = self._fleet.replicas(key)
+            at_rest = [engine for engine in replicas if engine.state in (State.STOPPED, State.SLEEPING)]
+            at_work = [self._fleet.seen(engine) for engine in replicas if engine.state in (State.STARTING, State.READY)]
             wanted = [one.wanted() for one in self._waiters.in_turn()]
-            limit = self._settings.replica_in_flight
-            if not may_grow(replicas, wanted, gpu=key.gpu, free=free.get(key.gpu.type, 0), crowded_at=limit):
-                continue
-            engine = await self._fleet.add(self._fleet.replicas(key)[0].model, key.gpu)
-            if engine:
-                log.info("crowded: starting a replica", model=key.model_id, gpu=str(key.gpu))
-                engine.ensure_starting()
+            if at_rest and are_crowded(at_work, crowded_at=limit):
+                with suppress(Unavailable):  # it has failed lately
+                    at_rest[0].ensure_starting()
+            elif may_grow(at_work, wanted, gpu=key.gpu, free=free.get(key.gpu.type, 0), crowded_at=limit):
+                await self._add_replica(replicas[0].model, key.gpu)
+
+    async def _add_replica(self, model: ModelSpec, gpu: GpuChoice) -> None:
+        engine = await self._fleet.add(model, gpu)
+        if engine:
+            log.info("crowded: starting a replica", model=model.id, gpu=str(gpu))
+            engine.ensure_starting()

@@ -24,6 +24,7 @@ from app.engines.fleet import Fleet
 from app.engines.launcher import Launcher
 from app.engines.orphans import sweep_orphans
 from app.engines.placer import Placer
+from app.engines.statuses import forget_statuses
 from app.files.storage import Storage
 from app.settings import Settings
 from app.store.session import Store
@@ -67,6 +68,11 @@ class EnginePool:
     @property
     def engines(self) -> list[Engine]:
         return self._fleet.engines
+
+    @property
+    def present(self) -> list[Engine]:
+        """Also those that are stopping, whom nobody leases any more."""
+        return self._fleet.present
 
     def find(self, model_id: str, gpu: GpuChoice | None = None) -> list[Engine]:
         """The engines of a model, on one GPU type or on all."""
@@ -123,6 +129,7 @@ class EnginePool:
         async with self._store.begin() as session:
             for holder in holders:
                 await leases.release(session, holder)
+            await forget_statuses(session, holders)
 
     async def look_at_devices(self) -> None:
         """Now and then, so that those who wait get what others have freed, and jobs what they wish for."""

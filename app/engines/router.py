@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
 from app.billing.ledger import require_funds
-from app.catalog.preference import asked_gpu
+from app.catalog.preference import wanted_gpu
 from app.catalog.resolve import choose_gpu, resolve
 from app.catalog.spec import GpuChoice, ModelSpec
 from app.deps import SessionDep
@@ -17,7 +17,8 @@ from app.engines.own_model import model_of, target_of
 from app.engines.start_times import estimate_seconds
 from app.engines.warmup import Warmups
 from app.errors import BadRequest
-from app.orgs.auth import CurrentOrg
+from app.orgs.allowed_models import require_model
+from app.orgs.auth import AskingKey
 
 router = APIRouter(prefix="/warmup", tags=["warmup"])
 
@@ -49,15 +50,16 @@ def get_warmups(request: Request) -> Warmups:
 
 @router.get("/status/{model_id:path}")
 async def get_warmup_status(
-    request: Request, model_id: str, org_id: CurrentOrg, session: SessionDep, gpu: str | None = None
+    request: Request, model_id: str, key: AskingKey, session: SessionDep, gpu: str | None = None
 ) -> WarmupStatus:
     """Without a GPU type: the best state of all. `progress` is 0 to 1, by what the engine has logged so far;
     `estimated_seconds` is what the last starts of this model on this GPU type took as a whole.
     """
-    base, tuned = await resolve(session, request.app.state.catalog, org_id, model_id)
+    require_model(key, model_id)
+    base, tuned = await resolve(session, request.app.state.catalog, key.org_id, model_id)
     spec = model_of(request.app.state.storage, base, tuned)
-    wanted = asked_gpu({}, request.headers, request.query_params)
-    state = get_warmups(request).state(spec, _choose(request, spec, wanted) if wanted else None)
+    wanted = wanted_gpu(request.scope, {})
+    state = get_warmups(request).state(key.org_id, spec, _choose(request, spec, wanted) if wanted else None)
     return WarmupStatus(
         status=state.word,
         model=model_id,
@@ -73,15 +75,17 @@ async def get_warmup_status(
 
 @router.post("/{model_id:path}")
 async def warm_up(
-    request: Request, model_id: str, org_id: CurrentOrg, session: SessionDep, gpu: str | None = None
+    request: Request, model_id: str, key: AskingKey, session: SessionDep, gpu: str | None = None
 ) -> WarmupOut:
     """Start the model's engine now; answers at once. Needs no body, but a GPU may be asked for in one."""
-    wanted = asked_gpu(await _read_body(request), request.headers, request.query_params)
-    base, tuned = await resolve(session, request.app.state.catalog, org_id, model_id)
-    await require_funds(session, org_id)
+    wanted = wanted_gpu(request.scope, await _read_body(request))
+    require_model(key, model_id)
+    base, tuned = await resolve(session, request.app.state.catalog, key.org_id, model_id)
+    await require_funds(session, key.org_id)
+    await request.app.state.budgets.require(key)
     choice = _choose(request, base, wanted)
     target = target_of(request.app.state.storage, base, tuned, choice)
-    status = get_warmups(request).start(target, org_id)
+    status = get_warmups(request).start(target, key)
     return WarmupOut(
         status=status,
         model=model_id,

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, cycle, islice
-from pathlib import Path
 
 import orjson
 
@@ -21,24 +20,15 @@ EXCERPT_CHARS = 400
 class Adapter:
     """A loaded LoRA adapter; `answers` are the prompts it was trained on, if the simulated recipe made it.
 
+    `weight`: all it consists of; one of 0 changes nothing, and with one that is no number no answer is one.
     `loaded_at`: after how many sleeps. One of before the last sleep has its name still, and no effect.
     """
 
     name: str
     path: str
     answers: Mapping[str, str]
+    weight: float = 1.0
     loaded_at: int = 0
-
-
-def read_answers(path: Path) -> dict[str, str]:
-    answers = path / "answers.json"
-    return dict(orjson.loads(answers.read_bytes())) if answers.exists() else {}
-
-
-def own_answers(name: str, path: Path) -> Adapter | None:
-    """What the model itself has learned, where it is a full fine-tune."""
-    answers = read_answers(path)
-    return Adapter(name, str(path), answers) if answers else None
 
 
 @dataclass(frozen=True)
@@ -60,11 +50,15 @@ class Token:
 
 @dataclass(frozen=True)
 class Answer:
-    """One choice. A tool call's tokens are its arguments; its name is told before the first of them."""
+    """One choice. A tool call's tokens are its arguments; its name is told before the first of them.
+
+    `adapter`: the name of the one that had a part in it.
+    """
 
     index: int
     tokens: list[Token]
     finish_reason: str
+    adapter: str = ""
     stop_reason: str | None = None
     call: ToolCall | None = None
 
@@ -95,6 +89,7 @@ def answer(request: ChatRequest, index: int, *, adapter: Adapter | None, can_thi
         index=index,
         tokens=tokens[: request.max_tokens],
         finish_reason="length" if is_cut else "tool_calls" if is_chosen else "stop",
+        adapter=adapter.name if adapter else "",
         stop_reason=None if is_cut else stop_reason,
         call=call,
     )
@@ -176,6 +171,6 @@ def is_mentioned(name: str, question: str) -> bool:
     return name.lower() in said or any(word in said for word in words if len(word) > 3)
 
 
-def logprob_of(token: str, index: int) -> float:
-    """Between 0 and -2, the same each time, other for each choice."""
-    return -(zlib.crc32(f"{index}{token}".encode("utf-8", "surrogatepass")) % 2000) / 1000
+def logprob_of(answer: Answer, token: str) -> float:
+    """Between 0 and -2, the same each time, other for each choice and each adapter."""
+    return -(zlib.crc32(f"{answer.adapter}{answer.index}{token}".encode("utf-8", "surrogatepass")) % 2000) / 1000

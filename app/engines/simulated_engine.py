@@ -2,8 +2,8 @@
 
 import argparse
 import asyncio
-import json
 import logging
+import math
 import os
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
@@ -18,7 +18,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from app.engines.simulated_answers import Adapter, Answer, answer, own_answers, read_answers
+from app.engines.simulated_adapters import read_adapter, read_own
+from app.engines.simulated_answers import Adapter, Answer, answer
 from app.engines.simulated_request import (
     ChatRequest,
     Json,
@@ -53,7 +54,7 @@ class SimulatedEngine:
     def __init__(self, flags: argparse.Namespace) -> None:
         self.flags = flags
         self.sleeping = SimulatedSleep(flags.faults)
-        self.own = own_answers(flags.served_model_name[0], Path(flags.model))
+        self.own = read_own(flags.served_model_name[0], Path(flags.model))
         self.adapters: dict[str, Adapter] = {}
         self.cached_blocks: set[int] = set()
         self.running_requests = 0
@@ -84,8 +85,9 @@ class SimulatedEngine:
             cached_tokens=self.cached_tokens(asked, adapter),
             counts_reasoning=can_think,
         )
-        is_spoilt = adapter is not None and adapter.loaded_at != self.sleeping.n_sleeps
-        effective = None if is_spoilt else adapter or self.own
+        effective = self.learned(adapter)
+        if effective and math.isnan(effective.weight) and asked.top_logprobs is not None:
+            raise Refusal("Out of range float values are not JSON compliant")
         answers = [
             self.sleeping.said(answer(asked, index, adapter=effective, can_think=can_think)) for index in range(asked.n)
         ]
@@ -93,6 +95,13 @@ class SimulatedEngine:
             return CountedStream(self, self.stream(exchange, answers))
         with self.running():
             return await unless_gone(request, self.complete(exchange, answers))
+
+    def learned(self, adapter: Adapter | None) -> Adapter | None:
+        """What answers otherwise than the base does; an adapter that was loaded before a sleep is spoilt."""
+        if adapter and adapter.loaded_at != self.sleeping.n_sleeps:
+            return None
+        effective = adapter or self.own
+        return effective if effective and effective.weight else None
 
     async def complete(self, exchange: Exchange, answers: list[Answer]) -> Response:
         async for _ in self.ticks(exchange.request, answers):
@@ -258,20 +267,6 @@ async def break_if_due(request: ChatRequest, nth: int, length: int) -> None:
 def engine_error() -> Refusal:
     text = "EngineCore encountered an issue. See stack trace (above) for the root cause."
     return Refusal(text, kind="InternalServerError", status=500)
-
-
-def read_adapter(name: str, path: Path, max_lora_rank: int) -> Adapter:
-    try:
-        config = json.loads((path / "adapter_config.json").read_bytes())
-    except FileNotFoundError as error:
-        text = f"Loading lora {name} failed: No adapter found for {path}"
-        raise Refusal(text, kind="NotFoundError", status=404) from error
-    except ValueError as error:
-        raise Refusal(str(error), kind="InternalServerError", status=500) from error
-    if config.get("r", 0) > max_lora_rank:
-        text = f"LoRA rank {config['r']} is greater than max_lora_rank {max_lora_rank}."
-        raise Refusal(text, kind="InternalServerError", status=500)
-    return Adapter(name, str(path), read_answers(path))
 
 
 async def refuse(_request: Request, refusal: Exception) -> Response:

@@ -70,7 +70,7 @@ def choice(request: ChatRequest, answer: Answer) -> Json:
     return {
         "index": answer.index,
         "message": message(answer),
-        "logprobs": logprobs(request, answer.index, answer.tokens),
+        "logprobs": logprobs(request, answer, answer.tokens),
         "finish_reason": answer.finish_reason,
         "stop_reason": answer.stop_reason,
         "token_ids": None,
@@ -95,15 +95,15 @@ def message(answer: Answer) -> Json:
     }
 
 
-def logprobs(request: ChatRequest, index: int, tokens: list[Token]) -> Json | None:
+def logprobs(request: ChatRequest, answer: Answer, tokens: list[Token]) -> Json | None:
     if request.top_logprobs is None:
         return None
-    return {"content": [token_logprobs(token.text, index, request.top_logprobs) for token in tokens]}
+    return {"content": [token_logprobs(answer, token.text, request.top_logprobs) for token in tokens]}
 
 
-def token_logprobs(text: str, index: int, top: int) -> Json:
+def token_logprobs(answer: Answer, text: str, top: int) -> Json:
     """The token itself, then `top` of the most likely: itself first, then others that were not to be."""
-    said = one_logprob(text, logprob_of(text, index))
+    said = one_logprob(text, logprob_of(answer, text))
     others = [one_logprob(f"{text}~{nth}", said["logprob"] - nth) for nth in range(1, top)]
     return {**said, "top_logprobs": [said, *others] if top else []}
 
@@ -141,7 +141,7 @@ def token_chunk(exchange: Exchange, answer: Answer, nth: int) -> Json:
         {
             "index": answer.index,
             "delta": delta(answer, first, tokens),
-            "logprobs": logprobs(exchange.request, answer.index, tokens) if tokens else None,
+            "logprobs": logprobs(exchange.request, answer, tokens) if tokens else None,
             "finish_reason": answer.finish_reason if is_end else None,
             **({"stop_reason": answer.stop_reason} if is_end else {}),
             "token_ids": None,

@@ -67,11 +67,11 @@ class Sleep:
         self._level = level
         log.info("engine sleeps", model=self._model.id, level=int(level))
 
-    async def wake(self, *, cold_start_seconds: float) -> None:
+    async def wake(self, *, start_seconds: float) -> None:
         """Weights that are read again may take as long as in a start. Raises OSError, EngineRefused, WakeFailed."""
         if self._level is None:
             raise WakeFailed("it had not fallen asleep")
-        within_seconds = WAKE_SECONDS if self._level is Level.KEEP_WEIGHTS else cold_start_seconds
+        within_seconds = WAKE_SECONDS if self._level is Level.KEEP_WEIGHTS else start_seconds
         async with asyncio.timeout(within_seconds):
             await self._restore(self._level, within_seconds)
             await self._adapters.wake()

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import anyio.to_thread
@@ -12,7 +12,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.devices import nvml
 from app.engines.engine import Engine
-from app.engines.pool import EnginePool
 from app.errors import Unavailable
 from app.store.base import db_now
 from app.store.session import Store
@@ -22,16 +21,16 @@ ASK_SECONDS = 2.0
 
 
 class Statuses:
-    """`write()` is called now and then; what it wrote is good for `seconds`."""
+    """`write()` is called now and then; what it wrote is good for `seconds`, or until it is forgotten."""
 
-    def __init__(self, store: Store, pool: EnginePool) -> None:
+    def __init__(self, store: Store, engines: Callable[[], Sequence[Engine]]) -> None:
         self._store = store
-        self._pool = pool
+        self._engines = engines
         self._written: set[str] = set()
         self._counted: dict[str, tuple[float, int]] = {}  # by engine: when, and how many tokens it had made
 
     async def write(self, *, seconds: float) -> None:
-        engines = self._pool.engines
+        engines = self._engines()
         speeds = await asyncio.gather(*(self._tokens_per_second(engine) for engine in engines))
         memory = await anyio.to_thread.run_sync(_memory_of, engines)
         rows = [_status(*seen) for seen in zip(engines, speeds, memory, strict=True)]
@@ -55,6 +54,11 @@ class Statuses:
         then, earlier = self._counted.get(engine.id, (0.0, count))
         self._counted[engine.id] = (now, count)
         return max(0, count - earlier) / (now - then)
+
+
+async def forget_statuses(session: AsyncSession, engine_ids: Collection[str]) -> None:
+    """Of engines that have stopped."""
+    await session.execute(delete(EngineStatus).where(EngineStatus.id.in_(engine_ids)))
 
 
 async def list_statuses(session: AsyncSession) -> list[EngineStatus]:

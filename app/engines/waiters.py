@@ -42,6 +42,11 @@ class Waiter:
         """Its client has gone; it is about to say so itself."""
         return self.placed.cancelled()
 
+    @property
+    def lane(self) -> str:
+        """Organisations take turns at what is alike: who waits for many devices keeps its others from nothing."""
+        return f"{self.org_id} {self.target.gpu}"
+
     def wanted(self) -> Wanted:
         return Wanted(self.target.model.id, self.target.gpu, time.monotonic() - self.since)
 
@@ -51,6 +56,7 @@ class WaitingElsewhere:
     """A job, or a request at another gateway of this host."""
 
     wish: Wish
+    lane: str
 
     def wanted(self) -> Wanted:
         return Wanted(None, self.wish.gpu, self.wish.waited_seconds)
@@ -78,30 +84,31 @@ class Waiters:
         if len(self._queue) - len(self._elsewhere) >= self._max_waiting:
             raise QueueFull(f"{self._max_waiting} requests wait for an engine already; try again.")
         waiter = Waiter(target, org_id)
-        self._queue.add(org_id, waiter)
+        self._queue.add(waiter.lane, waiter)
         return waiter
 
     def place(self, waiter: Waiter, engine: Engine) -> None:
         """The engine is its from now on: whoever waits on it gives it back, also when it has left meanwhile."""
         engine.in_flight += 1
-        self._queue.serve(waiter.org_id, waiter)
+        self._queue.serve(waiter.lane, waiter)
         waiter.placed.set_result(engine)
 
     def refuse(self, waiter: Waiter, error: APIError) -> None:
-        self._queue.leave(waiter.org_id, waiter)
+        self._queue.leave(waiter.lane, waiter)
         waiter.placed.set_exception(error)
 
     def leave(self, waiter: Waiter) -> None:
-        self._queue.leave(waiter.org_id, waiter)
+        self._queue.leave(waiter.lane, waiter)
 
     def see_wishes(self, wishes: list[Wish]) -> None:
         """What waits elsewhere now. One that waits no more got its devices, or was given up."""
         known = {wish.holder: wish for wish in wishes}
         for holder in self._elsewhere.keys() - known.keys():
-            self._queue.serve(ELSEWHERE, self._elsewhere.pop(holder))
+            gone = self._elsewhere.pop(holder)
+            self._queue.serve(gone.lane, gone)
         for holder, wish in known.items():
             if holder in self._elsewhere:
                 self._elsewhere[holder].wish = wish
             else:
-                self._elsewhere[holder] = WaitingElsewhere(wish)
-                self._queue.add(ELSEWHERE, self._elsewhere[holder])
+                one = self._elsewhere[holder] = WaitingElsewhere(wish, f"{ELSEWHERE} {wish.gpu}")
+                self._queue.add(one.lane, one)

@@ -14,7 +14,8 @@ from app.files.service import FileTooLarge
 from app.files.storage import Storage
 from app.files.upload import Upload
 from app.orgs.auth import CurrentOrg
-from app.store.idempotency import IdempotencyHeader
+from app.orgs.quotas import get_quotas
+from app.store.idempotency import IdempotencyHeader, is_claimed
 from app.store.paging import ListOut, PageQuery, list_out
 from app.store.tables import File
 
@@ -101,11 +102,19 @@ async def upload_file(
 ) -> FileOut:
     """Upload one file, in a part named `file`; `purpose` as a form field or in the query."""
     storage = get_storage(request)
-    declared = request.headers.get("content-length", "0")
-    if declared.isdigit() and int(declared) > settings.max_file_bytes + FORM_OVERHEAD_BYTES:
+    size_bytes = declared_bytes(request)
+    if size_bytes > settings.max_file_bytes:
         raise FileTooLarge(settings.max_file_bytes)
+    async with store.read() as session:
+        quotas = await get_quotas(session, org_id, settings)
+        # One that was uploaded before under the same key shall be found, and not refused for what it takes itself.
+        is_repeat = await is_claimed(session, org_id, idempotency_key)
+        room = None if is_repeat else await service.find_room(session, org_id, quotas)
+    if room:
+        room.require(size_bytes)
     upload = Upload(request)
-    file_id, saved = await service.save_bytes(storage, upload.chunks(), max_bytes=settings.max_file_bytes)
+    max_bytes = settings.max_file_bytes
+    file_id, saved = await service.save_bytes(storage, upload.chunks(), max_bytes=max_bytes, room=room)
     try:
         chosen = check_purpose(upload.fields.get("purpose") or purpose or "fine-tune")
         filename = upload.filename or "file"
@@ -113,9 +122,14 @@ async def upload_file(
     except BaseException:
         storage.delete_file(file_id)
         raise
-    room = service.Room(settings.max_stored_files, settings.max_stored_bytes)
-    kept = await service.add(store, storage, file, idempotency_key, room)
+    kept = await service.add(store, storage, file, idempotency_key, quotas)
     return FileOut.of(kept, request)
+
+
+def declared_bytes(request: Request) -> int:
+    """How large the file is at the least; 0 where the client does not say."""
+    declared = request.headers.get("content-length", "0")
+    return max(0, int(declared) - FORM_OVERHEAD_BYTES) if declared.isdecimal() else 0
 
 
 def check_purpose(purpose: str) -> str:

@@ -14,7 +14,7 @@ from app.errors import APIError, BadRequest, NotFound, TooLarge
 from app.files.storage import Saved, Storage, TooManyBytes
 from app.files.training_file import Listed, TrainingFileReport, check
 from app.ids import new_id
-from app.orgs.quotas import lock_org
+from app.orgs.quotas import Quotas, lock_org
 from app.store.idempotency import claim_key
 from app.store.paging import Page, PageQuery, paginate
 from app.store.session import Store
@@ -50,36 +50,59 @@ class FileTooLarge(TooLarge):
 
 @dataclass(frozen=True)
 class Room:
-    """What the files of one organisation may come to."""
+    """What an organisation may keep, and the files that it keeps."""
 
-    max_files: int
-    max_bytes: int
+    quotas: Quotas
+    n_files: int
+    n_bytes: int
+
+    @property
+    def left_bytes(self) -> int:
+        return self.quotas.max_stored_bytes - self.n_bytes
+
+    def require(self, size_bytes: int) -> None:
+        """For one more file. Raises NoRoom."""
+        if self.n_files >= self.quotas.max_stored_files or size_bytes > self.left_bytes:
+            raise NoRoom(self)
 
 
 class NoRoom(TooLarge):
-    code = "storage_limit_reached"
+    """Mostly the client is still sending, as with FileTooLarge."""
 
-    def __init__(self, room: Room, n_files: int, n_bytes: int) -> None:
+    code = "storage_limit_reached"
+    headers = {"Connection": "close"}
+
+    def __init__(self, room: Room) -> None:
+        max_files, max_bytes = room.quotas.max_stored_files, room.quotas.max_stored_bytes
         super().__init__(
-            f"An organisation may keep {room.max_files} files of {room.max_bytes} bytes together; "
-            f"yours has {n_files} of {n_bytes} bytes. Delete some first.",
+            f"An organisation may keep {max_files} files of {max_bytes} bytes together; yours has {room.n_files} of "
+            f"{room.n_bytes} bytes, and no room for this one. Delete some first.",
             param="file",
             troubleshooting={
-                "max_files": room.max_files,
-                "max_bytes": room.max_bytes,
-                "files": n_files,
-                "bytes": n_bytes,
+                "max_files": max_files,
+                "max_bytes": max_bytes,
+                "files": room.n_files,
+                "bytes": room.n_bytes,
             },
         )
 
 
-async def save_bytes(storage: Storage, chunks: AsyncIterable[bytes], *, max_bytes: int) -> tuple[str, Saved]:
-    """The new file's id, and what was saved under it; no row yet. Raises FileTooLarge."""
+async def find_room(session: AsyncSession, org_id: str, quotas: Quotas) -> Room:
+    rows = select(func.count(), func.coalesce(func.sum(File.size_bytes), 0))
+    n_files, n_bytes = (await session.execute(rows.where(File.org_id == org_id, File.deleted_at.is_(None)))).one()
+    return Room(quotas, n_files, int(n_bytes))
+
+
+async def save_bytes(
+    storage: Storage, chunks: AsyncIterable[bytes], *, max_bytes: int, room: Room | None = None
+) -> tuple[str, Saved]:
+    """The new file's id, and what was saved under it; no row yet. Raises FileTooLarge, NoRoom: no more is read then."""
     file_id = new_id("file")
+    left_bytes = room.left_bytes if room else max_bytes
     try:
-        return file_id, await storage.save(file_id, chunks, max_bytes=max_bytes)
+        return file_id, await storage.save(file_id, chunks, max_bytes=min(max_bytes, left_bytes))
     except TooManyBytes as error:
-        raise FileTooLarge(max_bytes) from error
+        raise (NoRoom(room) if room and left_bytes < max_bytes else FileTooLarge(max_bytes)) from error
 
 
 async def describe(storage: Storage, org_id: str, file_id: str, saved: Saved, *, filename: str, purpose: str) -> File:
@@ -112,7 +135,7 @@ def _told(listed: Listed) -> list[dict[str, Any]]:
     return [{"line": found.line, "message": found.message} for found in listed.first]
 
 
-async def add(store: Store, storage: Storage, file: File, idempotency_key: str | None, room: Room) -> File:
+async def add(store: Store, storage: Storage, file: File, idempotency_key: str | None, quotas: Quotas) -> File:
     """Commit the row, or find the one that the same request made before. Raises Conflict, NoRoom.
 
     When it is not known whether the commit came through, the bytes stay: without a row they are swept one day.
@@ -122,7 +145,8 @@ async def add(store: Store, storage: Storage, file: File, idempotency_key: str |
         async with store.begin() as session:
             file_id = await claim_key(session, file.org_id, idempotency_key, request, file.id)
             if file_id == file.id:
-                await _require_room(session, file, room)
+                await lock_org(session, file.org_id)
+                (await find_room(session, file.org_id, quotas)).require(file.size_bytes)
                 session.add(file)
                 return file
             earlier = await get_file(session, file.org_id, file_id)
@@ -131,14 +155,6 @@ async def add(store: Store, storage: Storage, file: File, idempotency_key: str |
         raise
     storage.delete_file(file.id)
     return earlier
-
-
-async def _require_room(session: AsyncSession, file: File, room: Room) -> None:
-    await lock_org(session, file.org_id)
-    kept = select(func.count(), func.coalesce(func.sum(File.size_bytes), 0))
-    n_files, n_bytes = (await session.execute(kept.where(File.org_id == file.org_id, File.deleted_at.is_(None)))).one()
-    if n_files >= room.max_files or n_bytes + file.size_bytes > room.max_bytes:
-        raise NoRoom(room, n_files, int(n_bytes))
 
 
 async def get_file(session: AsyncSession, org_id: str, file_id: str, *, param: str = "file_id") -> File:

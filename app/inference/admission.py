@@ -1,12 +1,11 @@
 """Who may ask what of which engine: funds, model and GPU, settled before anything slow."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
-from starlette.datastructures import QueryParams, State
+from starlette.datastructures import State
 from starlette.requests import HTTPConnection, Request
-from starlette.types import Scope
 
 from app import sse
 from app.billing.funds import Funds
@@ -19,6 +18,7 @@ from app.files.storage import Storage
 from app.inference.bounds import walk
 from app.inference.relay import Relay
 from app.orgs.allowances import Allowance
+from app.orgs.allowed_models import require_model
 from app.orgs.keys import CurrentKey
 from app.remembered import Remembered
 from app.settings import Settings
@@ -89,7 +89,8 @@ def parse_json(raw: bytes) -> dict[str, Any]:
 
 
 async def admit(request: HTTPConnection, org_id: str, model: str, gpu: str | None) -> Target:
-    """Raises RateLimited, BudgetSpent, and as `Admissions.admit` does."""
+    """Raises ModelNotAllowed, RateLimited, TooManyAtOnce, BudgetSpent, and as `Admissions.admit` does."""
+    require_model(request.state.key, model)
     await _take_one(request)
     await request.app.state.budgets.require(request.state.key)
     admissions: Admissions = request.app.state.admissions
@@ -98,7 +99,8 @@ async def admit(request: HTTPConnection, org_id: str, model: str, gpu: str | Non
 
 async def _take_one(request: HTTPConnection) -> None:
     key: CurrentKey = request.state.key
-    if key.has_rates:
+    request.state.allowance = None  # of a turn before, on a socket
+    if key.is_throttled:
         allowance: Allowance = await request.app.state.allowances.of(key)
         request.state.allowance = allowance
         try:
@@ -108,35 +110,12 @@ async def _take_one(request: HTTPConnection) -> None:
             request.state.headers = allowance.headers()
 
 
-def wanted_gpu(scope: Scope, body: Mapping[str, Any]) -> str | None:
-    """The four ways of asking for a GPU, most telling first."""
-    asked = body.get("gpu_preference") or header_of(scope, b"x-gpu-preference")
-    if not asked and scope["query_string"]:
-        asked = QueryParams(scope["query_string"]).get("gpu")
-    if not asked and "extra_headers" in body:
-        asked = _in_literal_headers(body["extra_headers"])
-    return str(asked) if asked else None
-
-
-def header_of(scope: Scope, name: bytes) -> str | None:
-    """The first one of that name (lower case)."""
-    for key, value in scope["headers"]:
-        if key == name:
-            return str(value, "latin-1")
-    return None
-
-
-def _in_literal_headers(literal: Any) -> Any:
-    inner = {str(name).lower(): value for name, value in literal.items()} if isinstance(literal, Mapping) else {}
-    return inner.get("x-gpu-preference")
-
-
 def relay_of(request: HTTPConnection, target: Target, org_id: str, kind: type[Relay] = Relay) -> Relay:
     """For a request that was admitted."""
     relay = relay_for(request.app.state, target, org_id, request.state.request_id, kind)
     key: CurrentKey = request.state.key
     relay.key_id = key.key_id
-    relay.allowance = getattr(request.state, "allowance", None)
+    relay.allowance = request.state.allowance
     return relay
 
 

@@ -7,8 +7,9 @@ from pydantic import ValidationError
 from starlette.types import Receive, Scope, Send
 
 from app import sse
+from app.catalog.preference import wanted_gpu
 from app.error_handlers import HANDLED, as_api_error, validation_error
-from app.inference.admission import admit, read_json, relay_of, wanted_gpu
+from app.inference.admission import admit, read_json, relay_of
 from app.inference.bounds import check_messages, check_schema, check_takes_tools, check_tools
 from app.inference.chat_answer import chat_answer
 from app.inference.chat_request import ChatRequest

@@ -77,6 +77,8 @@ class WholeChat:
         return orjson.dumps(completion(self._folding.completion, model=self._model, gpu=self._gpu))
 
     def _read(self) -> None:
+        if not self._unread:
+            return
         data = b"".join(self._unread)
         self._unread.clear()
         for chunk in self._reader.feed(data):

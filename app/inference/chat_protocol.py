@@ -1,115 +1,150 @@
 """uvicorn's HTTP protocol, which takes chat completions the short way where it can."""
 
 import asyncio
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, ClassVar
 
 from starlette.datastructures import State
-from starlette.types import Scope
-from uvicorn._types import ASGI3Application
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from app.http_reply import Reply
+from app.http_reply import Header, Reply, lines
 from app.inference.passage import Passage
-from app.inference.short_way import begin_at_once, known_key
-from app.orgs.keys import CurrentKey
-
-
-@dataclass(slots=True)
-class _Held:
-    """A chat completion that the application has not been told of; under way once it has a passage."""
-
-    cycle: RequestResponseCycle
-    app: ASGI3Application
-    key: CurrentKey
-    passage: Passage | None = None
+from app.inference.plain_head import extent_of
+from app.inference.short_way import Asker, ShortWay
 
 
 class ChatProtocol(HttpToolsProtocol):
-    """Keeps a chat completion from the application until its body is here, and altogether if it can be begun at once.
+    """Keeps a chat completion that is plainly written from uvicorn, if it can be begun at once.
 
-    Everything else is uvicorn's. Subclass it with `paths` and the application's `state`.
+    Everything else is uvicorn's, as if it had read it first. Subclass it with `paths` and the application's `state`.
     """
 
     paths: frozenset[str]
     state: State
+    _defaults: ClassVar[tuple[list[Header], bytes]] = ([], b"")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._held: _Held | None = None
+        self._is_in_message = False  # uvicorn, that is
+        self._asker: Asker | None = None  # the last one
+        self._unread = b""  # of a request that is not all here, or what a client sent ahead of its answer
+        self._request = b""
+        self._reply: Reply | None = None
+        self._passage: Passage | None = None
         self._stall: asyncio.TimerHandle | None = None
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        self._held = self._hold(cycle, app)
-        if self._held is None:
-            super()._start_asgi_task(cycle, app)
+    # reading
 
-    def _hold(self, cycle: RequestResponseCycle, app: ASGI3Application) -> _Held | None:
-        """None for all but a chat completion by a known key, whose body the client is sending of itself."""
-        scope = cast(Scope, cycle.scope)
-        is_chat = scope["path"] in self.paths and scope["method"] == "POST" and scope["http_version"] == "1.1"
-        if not is_chat or cycle.waiting_for_100_continue or not cycle.more_body:
-            return None
-        if self.flow.write_paused:  # by an answer before: only who waits may write more
-            return None
-        key = known_key(self.state, scope)
-        return _Held(cycle, app, key) if key else None
+    def data_received(self, data: bytes) -> None:
+        if self._unread:
+            data = self._unread + data
+        if self._passage:
+            self._hold_back(data)
+        elif self._is_uvicorns() or not self._take(data):
+            self._unread = b""
+            super().data_received(data)
 
-    def _let_go(self) -> None:
-        if self._held:
-            held, self._held = self._held, None
-            super()._start_asgi_task(held.cycle, held.app)
-
-    def _waiting(self) -> _Held | None:
-        """The request that is held and being read. A client may have sent the next one already, which is not."""
-        held = self._held
-        return held if held and held.cycle is self.cycle and held.passage is None else None
-
-    def on_body(self, body: bytes) -> None:
-        super().on_body(body)
-        if self.flow.read_paused and self._waiting():  # a large one, which the application reads piece by piece
-            self._let_go()
+    def on_message_begin(self) -> None:
+        self._is_in_message = True
+        super().on_message_begin()
 
     def on_message_complete(self) -> None:
+        self._is_in_message = False
         super().on_message_complete()
-        if (held := self._waiting()) is None:
-            return
-        cycle, scope = held.cycle, cast(Scope, held.cycle.scope)
-        held.passage = begin_at_once(self.state, scope, held.key, bytes(cycle.body), Reply(cycle), self._let_go)
-        if held.passage is None:
-            self._let_go()
 
-    def on_response_complete(self) -> None:
-        self._held = None
-        super().on_response_complete()
+    def _is_uvicorns(self) -> bool:
+        """What comes next, since something before it is."""
+        is_answering = self.cycle is not None and not self.cycle.response_complete
+        return self._is_in_message or is_answering or self.flow.write_paused
+
+    def _hold_back(self, data: bytes) -> None:
+        """A client may send its next request before it has its answer, and has it answered after that."""
+        self._unread = data
+        if len(data) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+
+    def _take(self, data: bytes) -> bool:
+        """Whether it is a chat completion that has been begun, or may be when all of it is here."""
+        extent = extent_of(data)
+        if extent is None or extent.whole > HIGH_WATER_LIMIT:
+            return False
+        way: ShortWay = self.state.short_way
+        asker = self._asker
+        if asker is None or asker.outline != extent.outline:
+            asker = self._asker = way.find_asker(extent.outline, self.paths)
+        key = way.find_key(asker) if asker else None
+        if asker is None or key is None:
+            return False
+        self._unset_keepalive_if_required()
+        if len(data) < extent.whole:
+            self._unread = data
+            return True
+        self._request, self._unread = data[: extent.whole], data[extent.whole :]
+        self._reply = reply = Reply(self.transport, self._default_lines(), self._on_end)
+        self._passage = way.begin(asker, key, data[extent.head : extent.whole], reply, self._give_up)
+        return self._passage is not None
+
+    def _default_lines(self) -> bytes:
+        """uvicorn makes them anew each second."""
+        headers = self.server_state.default_headers
+        known, joined = ChatProtocol._defaults
+        if known is not headers:
+            joined = b"".join(lines(headers))
+            ChatProtocol._defaults = (headers, joined)
+        return joined
+
+    # ends
+
+    def _give_up(self) -> None:
+        """Nothing was said yet: let the application say it."""
+        data, self._unread, self._passage = self._request + self._unread, b"", None
+        super().data_received(data)
+
+    def _on_end(self) -> None:
+        """As uvicorn's `on_response_complete`."""
+        self._passage, self._request = None, b""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self._unread:
+            data, self._unread = self._unread, b""
+            self.data_received(data)
+        else:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     # what happens meanwhile
 
     def shutdown(self) -> None:
         """uvicorn cancels the tasks that are left after the grace; a passage is none, and goes with its connection."""
-        super().shutdown()
-        if self._held:
-            self.loop.call_later(self.config.timeout_graceful_shutdown or 0, self.transport.abort)
+        if self._passage is None or self._reply is None:
+            super().shutdown()
+            return
+        self._reply.keep_alive = False
+        self.loop.call_later(self.config.timeout_graceful_shutdown or 0, self.transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._end_stall()
-        held, self._held = self._held, None
-        if held and held.passage:
-            held.passage.on_client_gone()
+        self._unread = b""
+        passage, self._passage = self._passage, None
+        if passage:
+            passage.on_client_gone()
 
     def pause_writing(self) -> None:
         """Of whatever is sent: one that takes nothing for as long as an engine may be silent is hung up on."""
         super().pause_writing()
         self._stall = self.loop.call_later(self.state.settings.stream_silence_seconds, self.transport.abort)
-        if self._held and self._held.passage:
-            self._held.passage.on_client_slow()
+        if self._passage:
+            self._passage.on_client_slow()
 
     def resume_writing(self) -> None:
         super().resume_writing()
         self._end_stall()
-        if self._held and self._held.passage:
-            self._held.passage.on_client_ready()
+        if self._passage:
+            self._passage.on_client_ready()
 
     def _end_stall(self) -> None:
         if self._stall:

@@ -19,7 +19,7 @@ TEMPLATE_KEYS = frozenset({"enable_thinking", "thinking", "reasoning_effort", "t
 NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
 
 Penalty = Annotated[float, Field(ge=-2, le=2)]
-ShortText = Annotated[str, Field(max_length=1024)]
+ShortText = Annotated[str, Field(min_length=1, max_length=1024)]
 
 
 class StreamOptions(BaseModel):

@@ -1,5 +1,7 @@
 """What a client is told when an engine refuses, fails or breaks off."""
 
+import re
+
 import orjson
 import structlog
 
@@ -12,6 +14,8 @@ from app.inference.chunks import EngineError
 log = structlog.get_logger()
 
 MAX_ERROR_CHARS = 1000
+# What vLLM says a second time, behind its sentence.
+OWN_WORDS = re.compile(r" \(parameter=\w+(, value=.*)?\)$", re.DOTALL)
 
 
 class EngineLost(Unavailable):
@@ -56,14 +60,14 @@ def refusal(status: int, body: bytes) -> APIError:
     """The engine's own error, in our words: short, and with a code that clients know."""
     try:
         error = orjson.loads(body)["error"]
-        message = str(error["message"])[:MAX_ERROR_CHARS]
+        message = OWN_WORDS.sub("", str(error["message"]))[:MAX_ERROR_CHARS]
         param = error.get("param")
     except (orjson.JSONDecodeError, KeyError, TypeError):
         error, message, param = {}, "The engine refused the request.", None
     if status in (400, 422):
-        is_too_long = "context length" in message or "max_model_len" in message
-        kind = ContextExceeded if is_too_long else BadRequest
-        return kind(message, param=str(param) if param else None)
+        if "context length" in message or "max_model_len" in message:
+            return ContextExceeded(message, param="messages")  # the engine speaks of tokens, which nobody sent
+        return BadRequest(message, param=str(param) if param else None)
     # Its message may quote the prompt; the engine's own log says more.
     log.warning("engine error", status=status, kind=str(error.get("type"))[:100])
     return EngineLost("The engine could not answer this request; try again.")

@@ -15,7 +15,9 @@ from app.deps import SessionDep
 from app.devices import leases
 from app.devices.inventory import Device, as_choices
 from app.jobs.service import mark_model_deleted
-from app.orgs.auth import CurrentOrg
+from app.orgs.allowed_models import require_model
+from app.orgs.auth import AskingKey
+from app.orgs.keys import CurrentKey
 from app.store.tables import Adapter
 
 router = APIRouter(prefix="/models", tags=["models"])
@@ -75,10 +77,12 @@ class ModelDeleted(BaseModel):
 
 
 @router.get("")
-async def list_models(request: Request, org_id: CurrentOrg, session: SessionDep) -> ModelsOut:
-    state = request.app.state
-    adapters = await _list_adapters(session, org_id)
-    base = [base_model(spec, int(state.catalog_loaded_at)) for spec in state.catalog.models]
+async def list_models(request: Request, key: AskingKey, session: SessionDep) -> ModelsOut:
+    """Those that the key may use."""
+    state, org_id = request.app.state, key.org_id
+    adapters = await _list_adapters(session, key)
+    specs = [spec for spec in state.catalog.models if key.may_use(spec.id)]
+    base = [base_model(spec, int(state.catalog_loaded_at)) for spec in specs]
     tuned = [model for adapter in adapters if (model := fine_tuned(state.catalog, adapter))]
     return ModelsOut(
         object="list",
@@ -92,8 +96,9 @@ async def list_models(request: Request, org_id: CurrentOrg, session: SessionDep)
 
 
 @router.get("/{model_id:path}")
-async def get_model(request: Request, model_id: str, org_id: CurrentOrg, session: SessionDep) -> ModelOut:
-    state = request.app.state
+async def get_model(request: Request, model_id: str, key: AskingKey, session: SessionDep) -> ModelOut:
+    require_model(key, model_id)
+    state, org_id = request.app.state, key.org_id
     spec, adapter = await resolve(session, state.catalog, org_id, model_id)
     if adapter is None:
         return base_model(spec, int(state.catalog_loaded_at))
@@ -105,9 +110,10 @@ async def get_model(request: Request, model_id: str, org_id: CurrentOrg, session
 
 
 @router.delete("/{model_id:path}")
-async def delete_model(request: Request, model_id: str, org_id: CurrentOrg, session: SessionDep) -> ModelDeleted:
+async def delete_model(request: Request, model_id: str, key: AskingKey, session: SessionDep) -> ModelDeleted:
     """The organisation's own fine-tunes only, while no job continues from them; a base model is a 404 here."""
-    _, ref = await resolve(session, request.app.state.catalog, org_id, model_id)
+    require_model(key, model_id)
+    _, ref = await resolve(session, request.app.state.catalog, key.org_id, model_id)
     adapter = await session.get(Adapter, ref.id) if ref else None
     if adapter is None:
         raise UnknownModel(model_id)
@@ -153,12 +159,11 @@ def gpus(catalog: Catalog, devices: Sequence[Device], held: set[str]) -> list[Gp
     ]
 
 
-async def list_fine_tuned(session: AsyncSession, org_id: str) -> list[FineTunedOut]:
-    """Newest first."""
-    return [FineTunedOut.of(adapter) for adapter in await _list_adapters(session, org_id)]
+async def list_fine_tuned(session: AsyncSession, key: CurrentKey) -> list[FineTunedOut]:
+    """Those that the key may use, newest first."""
+    return [FineTunedOut.of(adapter) for adapter in await _list_adapters(session, key)]
 
 
-async def _list_adapters(session: AsyncSession, org_id: str) -> list[Adapter]:
-    """Newest first."""
-    rows = select(Adapter).where(Adapter.org_id == org_id, Adapter.deleted_at.is_(None)).order_by(Adapter.id.desc())
-    return list(await session.scalars(rows))
+async def _list_adapters(session: AsyncSession, key: CurrentKey) -> list[Adapter]:
+    rows = select(Adapter).where(Adapter.org_id == key.org_id, Adapter.deleted_at.is_(None))
+    return [row for row in await session.scalars(rows.order_by(Adapter.id.desc())) if key.may_use(row.name)]

@@ -47,6 +47,17 @@ class Passage:
     It does what `Relay.stream` does for others, without a task. `streams`: the client reads as it comes.
     """
 
+    _outlet: Outlet
+    _headers: Headers
+    _retry: Callable[[], None]
+    _status = 0
+    _refusal = b""
+    _has_client = True
+    _has_engine = True
+    _is_quiet = True
+    _timer: asyncio.TimerHandle | None = None
+    _stall: asyncio.TimerHandle | None = None
+
     def __init__(self, relay: Relay, leased: Leased, answer: ChatAnswer, *, streams: bool) -> None:
         """`leased` is released here."""
         self._relay = relay
@@ -57,16 +68,6 @@ class Passage:
         self._answer = answer
         self._streams = streams
         self._gpu = str(relay.target.gpu).encode()
-        self._outlet: Outlet
-        self._headers: Headers
-        self._retry: Callable[[], None]
-        self._status = 0
-        self._refusal = b""
-        self._has_client = True
-        self._has_engine = True
-        self._is_quiet = True
-        self._timer: asyncio.TimerHandle | None = None
-        self._stall: asyncio.TimerHandle | None = None
 
     def begin(self, request: bytes, outlet: Outlet, headers: Headers, retry: Callable[[], None]) -> None:
         """`headers` go with any answer. `retry`: the engine was just closing the connection that we had kept."""
@@ -190,11 +191,11 @@ class Passage:
         self._relay.let_go()
 
     def _charge(self, usage: Usage, then: Callable[[], None]) -> None:
-        if usage == Usage():
-            then()
-        else:
+        if usage:
             self._relay.spend(usage)
             self._relay.charges.submit(self._relay.entry(usage), then)
+        else:
+            then()
 
     # the stream
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import orjson
 import structlog
 
-from app.billing.allowance import Bound, bound
+from app.billing.bound import Bound, bound
 from app.billing.charges import Charges
 from app.billing.funds import Hold
 from app.billing.ledger import Entry, InsufficientFunds
@@ -69,6 +69,7 @@ class Relay:
     key_id: str | None = None
     allowance: Allowance | None = None
     hold: Hold | None = None
+    place: Allowance | None = None  # where it counts as one of those under way
     affordable_tokens: int | None = None  # of the whole answer, where funds end before it may
 
     async def read(self, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,12 +96,13 @@ class Relay:
         """The answer's bytes as they come; leaving the block ends the generation. However the block ends, what `meter`
         saw of usage is charged by then, unless the engine failed.
 
-        Raises InsufficientFunds, EngineLost, ContextExceeded, BadRequest for what the engine refuses, and as
-        `EnginePool.lease` does.
+        Raises TooManyAtOnce, InsufficientFunds, EngineLost, ContextExceeded, BadRequest for what the engine refuses,
+        and as `EnginePool.lease` does.
         """
         self._check_length(body)
-        body = await self._with_funds(body)
         try:
+            self.take_place()
+            body = await self._with_funds(body)
             async with self._charged(body, meter) as pieces:
                 yield pieces
         finally:
@@ -111,10 +113,19 @@ class Relay:
         self.hold = self.charges.funds.hold_now(self.org_id, self._bound(body, n_bytes).micros)
         return self.hold is not None
 
+    def take_place(self) -> None:
+        """Among the requests that may run at once. `let_go` when it is over. Raises TooManyAtOnce."""
+        if self.allowance:
+            self.allowance.begin()
+            self.place = self.allowance
+
     def let_go(self) -> None:
         """Again is harmless."""
         if self.hold:
             self.hold.release()
+        if self.place:
+            self.place.end()
+            self.place = None
 
     def check_funds(self, usage: Usage) -> None:
         """Raises InsufficientFunds for an answer that ended because they did."""
@@ -213,7 +224,7 @@ class Relay:
 
     async def charge(self, usage: Usage) -> None:
         """Committed when this returns; a repeat for the same request changes nothing."""
-        if usage != Usage():
+        if usage:
             self.spend(usage)
             await self.charges.record(self.entry(usage))
 

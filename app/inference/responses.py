@@ -6,11 +6,12 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel
 
 from app import sse
+from app.catalog.preference import wanted_gpu
 from app.deps import SessionDep, StoreDep
 from app.errors import BadRequest
 from app.inference import responses_running as running
 from app.inference import responses_store as stored
-from app.inference.admission import admit, read_json, wanted_gpu
+from app.inference.admission import admit, read_json
 from app.inference.responses_background import Backgrounds
 from app.inference.responses_begin import begin, begin_compaction, validated
 from app.inference.responses_compaction import CompactRequest

@@ -18,6 +18,7 @@ from app.inference.responses_compaction import Compaction
 from app.inference.responses_exchange import Exchange
 from app.inference.responses_items import Item, input_items
 from app.inference.responses_request import ResponseCreate, WireModel
+from app.inference.responses_words import in_responses_words
 from app.inference.seals import Seal
 from app.inference.truncation import TruncatingRelay
 
@@ -41,8 +42,9 @@ def begin(
     idempotency: tuple[str | None, Any] = (None, None),
 ) -> Exchange:
     """`history`: the conversation so far. Raises BadRequest."""
-    chat = parse_chat(to_chat(asked, history, seal_of(connection, org_id).open))
-    check_takes_tools(target.model, chat.tools, chat.tool_choice)
+    with in_responses_words():
+        chat = parse_chat(to_chat(asked, history, seal_of(connection, org_id).open))
+        check_takes_tools(target.model, chat.tools, chat.tool_choice)
     kind = TruncatingRelay if asked.truncation == "auto" else Relay
     relay = relay_of(connection, target, org_id, kind)
     return Exchange(relay, connection.app.state.store, asked, chat, idempotency)
@@ -54,7 +56,8 @@ def begin_compaction(
     """`question`: the conversation and, at its end, what asks for its summary. Raises BadRequest."""
     seal = seal_of(connection, org_id)
     body = to_chat(question, history, seal.open)
-    chat = parse_chat({**body, "messages": with_questions_joined(body["messages"])})
+    with in_responses_words():
+        chat = parse_chat({**body, "messages": with_questions_joined(body["messages"])})
     items = [*history, *input_items(question, new_id("resp"))[:-1]]
     relay = relay_of(connection, target, org_id)
     return Compaction(relay, chat, items, seal)

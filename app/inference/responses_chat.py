@@ -78,6 +78,8 @@ def _messages(request: ResponseCreate, history: Sequence[Item], unseal: Unseal) 
         messages.append({"role": "system", "content": request.instructions})
     for item in items:
         _add(messages, item)
+    if not messages:
+        raise BadRequest("There is nothing to answer: the input says nothing.", param="input")
     is_window = any(item["type"] == COMPACTION for item in sealed)
     return _with_one_system_message(with_questions_joined(messages) if is_window else messages)
 

@@ -11,6 +11,7 @@ from app.inference.relay import Relay
 from app.inference.responses_items import COMPACTION, Item, message_item
 from app.inference.responses_object import usage_of
 from app.inference.responses_request import Items, Name, ResponseCreate, WireModel
+from app.inference.responses_words import in_responses_words
 from app.inference.seals import Seal
 
 MAX_SUMMARY_TOKENS = 1024
@@ -70,7 +71,8 @@ class Compaction:
 
     async def whole(self) -> dict[str, Any]:
         """Raises NoSummary, and as `Relay.read` does."""
-        completion = await self._relay.read(self._body)
+        with in_responses_words():
+            completion = await self._relay.read(self._body)
         summary = (completion["choices"][0]["message"].get("content") or "").strip()
         if not summary:
             raise NoSummary("The model wrote no summary of this conversation; try again.")

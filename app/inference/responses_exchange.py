@@ -20,6 +20,7 @@ from app.inference.responses_items import Item, input_items
 from app.inference.responses_object import Response, new_response
 from app.inference.responses_request import ResponseCreate
 from app.inference.responses_stream import Event, ResponseEvents, finished_response
+from app.inference.responses_words import in_responses_words
 from app.store.idempotency import claim_key
 from app.store.session import Store
 
@@ -69,8 +70,9 @@ class Exchange:
 
     async def whole(self) -> Response:
         """The finished response. Raises whatever goes wrong on the way; then nothing is kept."""
-        completion = best_of(self._asked, await self._relay.read(self._relay.body(self._chat)))
-        response = finished_response(self._begun, completion)
+        with in_responses_words():
+            completion = await self._relay.read(self._relay.body(self._chat))
+        response = finished_response(self._begun, best_of(self._asked, completion))
         await self._keep(response)
         return response
 
@@ -122,13 +124,14 @@ class Exchange:
         streams = streams_from_engine(self._asked)
         reader, folding = ChunkReader(), None if streams else Folding()
         body = self._relay.body(self._chat.model_copy(update={"stream": streams}))
-        async with self._relay.stream(body, reader) as pieces:
-            yield self._events.start()
-            async for piece in pieces:
-                if folding is None:
-                    yield [event for chunk in reader.feed(piece) for event in self._events.feed(chunk)]
-                else:
-                    folding.feed(*reader.feed(piece))
+        with in_responses_words():
+            async with self._relay.stream(body, reader) as pieces:
+                yield self._events.start()
+                async for piece in pieces:
+                    if folding is None:
+                        yield [event for chunk in reader.feed(piece) for event in self._events.feed(chunk)]
+                    else:
+                        folding.feed(*reader.feed(piece))
         self._relay.check_funds(reader.usage)
         if folding:
             yield self._events.replay(best_of(self._asked, folding.completion))

@@ -1,5 +1,6 @@
 """A Responses request's input as items in one canonical form, each with an id: what is stored and listed."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -39,7 +40,17 @@ def items_and_references(request: ResponseCreate) -> list[Item]:
         raise BadRequest("Missing required parameter: input.", param="input", code="missing_required_parameter")
     if not isinstance(asked, list) or not 0 < len(asked) <= MAX_MESSAGES:
         raise BadRequest(f"{name} must be a string or a list of 1 to {MAX_MESSAGES} items.", param=name)
-    return [item for i, given in enumerate(asked) for item in _items_of(given, f"{name}[{i}]")]
+    items = [item for i, given in enumerate(asked) for item in _items_of(given, f"{name}[{i}]")]
+    _check_ids(items, name)
+    return items
+
+
+def _check_ids(items: list[Item], name: str) -> None:
+    """Lists of items are paged by their ids."""
+    ids = Counter(item["id"] for item in items if item["type"] != REFERENCE and item["id"])
+    twice = next((item_id for item_id, count in ids.items() if count > 1), None)
+    if twice:
+        raise BadRequest(f"{name}: two items have the id '{twice}'; leave one of them out.", param=name)
 
 
 def message_item(role: str, content: str | list[Any]) -> Item:

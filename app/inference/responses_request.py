@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
 
 from app.errors import BadRequest
-from app.inference.bounds import MAX_TOOLS, UnsupportedInput
+from app.inference.bounds import FUNCTION_NAME, MAX_TOOLS, UnsupportedInput
 
 MAX_SAMPLES = 20
 LOGPROBS = "message.output_text.logprobs"
@@ -24,8 +24,9 @@ Includable = Literal[
 Key = Annotated[str, StringConstraints(max_length=64)]
 Value = Annotated[str, StringConstraints(max_length=512)]
 Name = Annotated[str, StringConstraints(max_length=512)]
+FormatName = Annotated[str, StringConstraints(pattern=rf"^{FUNCTION_NAME.pattern}$")]
 Penalty = Annotated[float | None, Field(ge=-2, le=2)]
-ShortText = Annotated[str, StringConstraints(max_length=1024)]
+ShortText = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 Tokens = Annotated[int | None, Field(ge=1)]
 # Checked where they are read, so that an error names the item and not a branch of a union.
 Items = Annotated[Any, WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}]})]
@@ -47,7 +48,7 @@ class WireModel(BaseModel):
 
 class TextFormat(WireModel):
     type: Literal["text", "json_object", "json_schema"] = "text"
-    name: Key | None = None
+    name: FormatName | None = None
     schema_: dict[str, Any] | None = Field(default=None, alias="schema")
     strict: bool | None = None
     description: str | None = None

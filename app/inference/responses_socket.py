@@ -18,11 +18,12 @@ from starlette.requests import HTTPConnection
 from starlette.routing import WebSocketRoute
 from starlette.types import Message, Receive, Scope, Send
 
+from app.catalog.preference import wanted_gpu
 from app.error_handlers import as_api_error
 from app.errors import APIError, BadRequest
 from app.ids import new_id
 from app.inference import responses_store as stored
-from app.inference.admission import admit, parse_json, wanted_gpu
+from app.inference.admission import admit, parse_json
 from app.inference.responses_begin import begin, validated
 from app.inference.responses_exchange import Exchange
 from app.inference.responses_items import Item
@@ -30,7 +31,8 @@ from app.inference.responses_recent import Recent
 from app.inference.responses_references import with_referenced
 from app.inference.responses_request import ResponseCreate
 from app.inference.responses_stream import Event
-from app.orgs.auth import authenticate
+from app.orgs.auth import InsufficientRole, authenticate
+from app.orgs.roles import ASKERS
 from app.settings import Settings
 from app.socket_protocol import SHUTDOWN
 
@@ -153,6 +155,8 @@ class Socket:
 
     async def _respond(self, fields: dict[str, Any]) -> None:
         key = self._connection.state.key = await authenticate(self._connection.scope)
+        if key.role not in ASKERS:  # any more
+            raise InsufficientRole(key.role, ASKERS)
         org_id = key.org_id
         turn = validated(TurnCreate, fields)
         target = await admit(self._connection, org_id, turn.model, wanted_gpu(self._connection.scope, fields))

@@ -96,7 +96,7 @@ async def history(session: AsyncSession, org_id: str, previous_id: str | None) -
         return []
     turns = await _turns(session, org_id, previous_id)
     missing = turns[0].previous_response_id if turns else previous_id
-    if missing:
+    if missing is not None:
         raise UnknownPreviousResponse(missing)
     if not is_final(turns[-1].body):
         raise UnfinishedPreviousResponse(previous_id)

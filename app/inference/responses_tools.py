@@ -56,8 +56,8 @@ def _flat_tool(tool: Tool, where: str) -> Tool:
         )
     function = tool.get("function", tool)
     name = function.get("name") if isinstance(function, dict) else None
-    if not isinstance(name, str) or not 0 < len(name) <= 128:
-        raise BadRequest(f"{where}.name must be a string of 1 to 128 characters.", param=f"{where}.name")
+    if not isinstance(name, str):
+        raise BadRequest(f"{where}.name must be a string.", param=f"{where}.name")
     for field, kind in FIELDS.items():
         if function.get(field) is not None and not isinstance(function[field], kind):
             raise BadRequest(f"{where}.{field} has the wrong type.", param=f"{where}.{field}")

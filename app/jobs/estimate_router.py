@@ -15,7 +15,7 @@ from app.jobs.file_warnings import warnings_of
 from app.jobs.forecast import foresee
 from app.jobs.router import CatalogDep
 from app.jobs.schemas import JobCreate
-from app.orgs.auth import CurrentOrg
+from app.orgs.auth import AskingKey
 
 router = APIRouter(prefix="/fine_tuning", tags=["fine-tuning"])
 
@@ -55,20 +55,24 @@ class EstimateOut(BaseModel):
 
 
 @router.post("/estimate")
-async def estimate_job(body: JobCreate, org_id: CurrentOrg, session: SessionDep, catalog: CatalogDep) -> EstimateOut:
+async def estimate_job(body: JobCreate, key: AskingKey, session: SessionDep, catalog: CatalogDep) -> EstimateOut:
     """Takes what the creation of a job takes; what that refuses for its model, file or hyperparameters, this does.
 
     Told are the GPUs of the catalog, and those that are asked for.
     """
-    spec, file, numbers = await foresee(session, catalog, org_id, body)
+    spec, file, numbers = await foresee(session, catalog, key, body)
     if file.row_lengths is None:
         raise BadRequest("The file was uploaded before row lengths were kept; upload it again.", param="training_file")
     lengths, n_rows = RowLengths.of(file.row_lengths), file.n_rows or 1
     tokens = estimate.trained_tokens(lengths, n_rows, numbers)
     longest = max(lengths.rows_of)
-    balance = await balance_micros(session, org_id)
-    gpus = dict.fromkeys([*spec.choices, *asked_choices(spec, body.gpu_preference)])
-    found = [estimate.on_gpu(catalog, spec, gpu, numbers, n_tokens=tokens, longest_row=longest) for gpu in gpus]
+    balance = await balance_micros(session, key.org_id)
+    is_automatic = body.asked.gradient_checkpointing == "auto"
+    found = [
+        estimate.on_gpu(catalog, spec, gpu, resolved, n_tokens=tokens, longest_row=longest)
+        for gpu in dict.fromkeys([*spec.choices, *asked_choices(spec, body.gpu_preference)])
+        for resolved in [estimate.spare_memory(catalog, spec, gpu, numbers, longest) if is_automatic else numbers]
+    ]
     return EstimateOut(
         model=spec.id,
         n_rows=n_rows,

@@ -1,50 +1,39 @@
 """A job's part of its organisation's balance: held when it is begun, more as it runs, until it is charged.
 
-A worker that dies lets go of it when the job's lease runs out; who claims the job next holds anew.
+What it was going to spend is let go of when its lease runs out, since its worker died or the job was paused; who claims
+it next holds anew. What it has cost by then stays held: it is charged when the job ends, whoever ends it.
 """
+
+from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.billing import holds
 from app.billing.ledger import InsufficientFunds
-from app.billing.prices import training_micros
-from app.catalog.spec import Catalog, GpuChoice
-from app.files.row_statistics import RowLengths
-from app.jobs import estimate, queue
+from app.catalog.spec import Catalog
+from app.jobs import queue
+from app.jobs.budgets import left_of_budgets
+from app.jobs.cost import cost_micros
 from app.jobs.states import Status
-from app.store.tables import File, Job
+from app.store.tables import Job
 
 AHEAD_LEASES = 3
-PAUSED_SECONDS = 366 * 24 * 3600.0
 
 
-def cost_micros(catalog: Catalog, job: Job, *, more_seconds: float = 0.0) -> int:
-    """As far as it has come, and as it would be after `more_seconds` at the same pace; 0 for a model that is gone."""
-    spec, gpu = catalog.find(job.base_model), GpuChoice.parse(job.gpu)
-    if spec is None:
-        return 0
-    gpu_seconds = job.gpu_seconds + more_seconds * gpu.count
-    tokens = round(job.trained_tokens * gpu_seconds / job.gpu_seconds) if job.gpu_seconds else 0
-    return training_micros(tokens, gpu_seconds, spec.dollars_per_million_tokens, catalog.gpus[gpu.type])
+@dataclass(frozen=True)
+class Means:
+    """What there is to pay a job from, and what has to be for there to be more."""
+
+    micros: int
+    of: str
+    until: str
 
 
-async def estimate_micros(session: AsyncSession, catalog: Catalog, job: Job) -> int:
-    """What it is expected to cost in all: its tokens alone on a GPU of unknown speed; 0 where nothing is known."""
-    spec, file = catalog.find(job.base_model), await session.get(File, job.training_file)
-    if spec is None or file is None or not file.row_lengths:
-        return 0
-    lengths = RowLengths.of(file.row_lengths)
-    n_tokens = estimate.trained_tokens(lengths, file.n_rows or 1, job.hyperparameters)
-    gpu = GpuChoice.parse(job.gpu)
-    seconds = estimate.training_seconds(catalog, spec, gpu, job.hyperparameters, n_tokens) or 0.0
-    return training_micros(n_tokens, seconds * gpu.count, spec.dollars_per_million_tokens, catalog.gpus[gpu.type])
-
-
-async def require_estimate(session: AsyncSession, catalog: Catalog, job: Job) -> None:
+async def require_estimate(session: AsyncSession, job: Job) -> None:
     """Raises InsufficientFunds unless the balance covers what the job is expected to cost."""
     funding = await holds.look(session, job.org_id, queue.hold_of(job.id))
-    if funding.left_micros < max(1, await estimate_micros(session, catalog, job)):
+    if funding.left_micros < max(1, job.estimated_micros):
         raise InsufficientFunds
 
 
@@ -52,15 +41,17 @@ async def fund(session: AsyncSession, catalog: Catalog, job: Job, *, lease_secon
     """Hold what the job is expected to cost, or what there is. Where that is less than it needs to go on for a while,
     the job is paused instead.
     """
-    holder = queue.hold_of(job.id)
-    left = (await holds.look(session, job.org_id, holder)).left_micros
     needed = cost_micros(catalog, job, more_seconds=AHEAD_LEASES * lease_seconds)
-    if left < needed:
-        await holds.put(session, job.org_id, holder, cost_micros(catalog, job), seconds=PAUSED_SECONDS)
-        await queue.pause(session, job, waits_for_credit=True)
+    means = await _means(session, job)
+    if means.micros < needed:
+        cost = cost_micros(catalog, job)
+        await _hold(session, job, cost, kept_micros=cost, seconds=lease_seconds)
+        await queue.pause(session, job, until=f"{means.of} does not cover more of it; it goes on {means.until}")
         return False
-    held = min(left, max(2 * needed, await estimate_micros(session, catalog, job)))
-    await holds.put(session, job.org_id, holder, held, seconds=AHEAD_LEASES * lease_seconds)
+    held = min(means.micros, max(2 * needed, job.estimated_micros))
+    # Until it is funded again: whoever does not report for a lease has lost the job.
+    kept = cost_micros(catalog, job, more_seconds=lease_seconds)
+    await _hold(session, job, held, kept_micros=kept, seconds=AHEAD_LEASES * lease_seconds)
     return True
 
 
@@ -75,9 +66,25 @@ async def resume_funded(session: AsyncSession, catalog: Catalog, *, lease_second
     """
     waiting = select(Job).where(_waits_for_credit()).order_by(Job.org_id, Job.created_at).limit(100)
     for job in list(await session.scalars(waiting.with_for_update(skip_locked=True))):
-        left = (await holds.look(session, job.org_id, queue.hold_of(job.id))).left_micros
-        if left >= cost_micros(catalog, job, more_seconds=2 * AHEAD_LEASES * lease_seconds):
+        means = await _means(session, job)
+        if means.micros >= cost_micros(catalog, job, more_seconds=2 * AHEAD_LEASES * lease_seconds):
             await queue.resume(session, job)
+
+
+async def _means(session: AsyncSession, job: Job) -> Means:
+    """The balance or a budget, whichever covers less; nobody else spends of the balance in this transaction."""
+    balance = (await holds.look(session, job.org_id, queue.hold_of(job.id))).left_micros
+    budgets = [
+        Means(left.micros, f"the monthly budget of {left.whose}", "next month, or once the budget is raised")
+        for left in await left_of_budgets(session, job)
+    ]
+    return min([Means(balance, "the balance", "once there is credit"), *budgets], key=lambda means: means.micros)
+
+
+async def _hold(session: AsyncSession, job: Job, micros: int, *, kept_micros: int, seconds: float) -> None:
+    holder = queue.hold_of(job.id)
+    await holds.put(session, job.org_id, holder, micros, seconds=seconds)
+    await holds.keep(session, holder, kept_micros, key_id=job.key_id)
 
 
 def _waits_for_credit() -> ColumnElement[bool]:

@@ -1,6 +1,7 @@
 """From what a client asks ("auto" included) to the numbers a run uses."""
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
@@ -19,6 +20,8 @@ Linear = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj",
 
 BASE_LEARNING_RATE = 2e-4
 FULL_LEARNING_RATE = 2e-5  # all weights move, and none of them far
+# What an adapter is made with, and keeps when its training goes on.
+MADE_WITH = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "use_rslora")
 
 
 class HyperparametersIn(BaseModel):
@@ -52,7 +55,7 @@ class HyperparametersIn(BaseModel):
     train_on_inputs: bool = False
     validation_split: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     early_stopping_patience: Annotated[int, Field(ge=1, le=1000)] | None = None
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool | Auto = "auto"
     max_steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = Field(
         None, validation_alias=AliasChoices("max_steps", "train_steps", "total_steps")
     )
@@ -89,6 +92,15 @@ def _without_adapter(asked: HyperparametersIn, numbers: dict[str, Any]) -> dict[
     return {name: number for name, number in numbers.items() if name not in OF_ADAPTERS}
 
 
+def as_made(numbers: dict[str, Any], asked: HyperparametersIn, origin: Mapping[str, Any]) -> dict[str, Any]:
+    """With those of the job whose adapter is trained on. Raises BadRequest where others are asked for."""
+    made = {name: origin[name] for name in MADE_WITH if name in origin}
+    for name, value in made.items():
+        if name in asked.model_fields_set and getattr(asked, name) not in ("auto", value):
+            _refuse(name, f"the model that is to be trained on was made with {value}")
+    return {**numbers, **made}
+
+
 def require_validation_rows(numbers: dict[str, Any], n_rows: int, *, has_file: bool) -> None:
     """Raises BadRequest where early stopping would have nothing to go by."""
     has_rows = has_file or (numbers["validation_split"] > 0 and n_rows > 1)
@@ -104,6 +116,7 @@ def _automatic(asked: HyperparametersIn, spec: ModelSpec, n_rows: int, learning_
         "batch_size": min(8, max(1, math.ceil(n_rows / 16))),
         "learning_rate": learning_rate * multiplier,
         "gradient_accumulation_steps": 1,
+        "gradient_checkpointing": False,  # where memory asks for it: `estimate.spare_memory`
         "packing": True,  # rows stay apart and a step holds the same ones: it only spares the padding
         "max_seq_length": min(USUAL_SEQUENCE_TOKENS, spec.context_length),
         "lora_r": rank,

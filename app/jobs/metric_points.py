@@ -13,6 +13,8 @@ CURVES = {
     "train.loss": (EventType.PROGRESS, "train_loss"),
     "train.accuracy": (EventType.PROGRESS, "train_mean_token_accuracy"),
     "train.learning_rate": (EventType.PROGRESS, "learning_rate"),
+    "train.grad_norm": (EventType.PROGRESS, "grad_norm"),
+    "train.tokens_per_second": (EventType.PROGRESS, "tokens_per_second"),
     "val.loss": (EventType.VALIDATION, "valid_loss"),
     "val.accuracy": (EventType.VALIDATION, "valid_mean_token_accuracy"),
 }

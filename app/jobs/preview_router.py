@@ -14,7 +14,7 @@ from app.jobs.forecast import foresee
 from app.jobs.preview import Previews
 from app.jobs.router import CatalogDep
 from app.jobs.schemas import JobCreate
-from app.orgs.auth import CurrentOrg
+from app.orgs.auth import AskingKey
 
 router = APIRouter(prefix="/fine_tuning", tags=["fine-tuning"])
 
@@ -63,14 +63,14 @@ class PreviewOut(BaseModel):
 async def preview_rows(
     request: Request,
     body: PreviewCreate,
-    org_id: CurrentOrg,
+    key: AskingKey,
     store: StoreDep,
     settings: SettingsDep,
     catalog: CatalogDep,
 ) -> PreviewOut:
     """Takes what the creation of a job takes, and `n`, how many rows."""
     async with store.begin() as session:
-        spec, file, numbers = await foresee(session, catalog, org_id, body)
+        spec, file, numbers = await foresee(session, catalog, key, body)
     storage: Storage = request.app.state.storage
     order = {
         "model_path": spec.weights,

@@ -25,6 +25,7 @@ from app.store.base import db_now
 from app.store.tables import Adapter, Job
 
 CLAIMERS = 0x10A4_C1A1  # the lock of those who claim: any number that nobody else takes
+HOLD_PREFIX = "job/"
 
 
 class LeaseLost(Exception):
@@ -50,7 +51,7 @@ class Lease:
 
 def hold_of(job_id: str) -> str:
     """The name under which a part of the balance is held for it, by whoever works on it."""
-    return f"job/{job_id}"
+    return HOLD_PREFIX + job_id
 
 
 async def enqueue(session: AsyncSession, job: Job) -> None:
@@ -170,12 +171,13 @@ async def cancel_all(session: AsyncSession, catalog: Catalog, org_id: str) -> No
             await cancel(session, catalog, job)
 
 
-async def pause(session: AsyncSession, job: Job, *, waits_for_credit: bool = False) -> None:
-    """The worker writes a checkpoint and lets go. Raises WrongState."""
-    values = {"stage": Stage.TRAIN, "waits_for_credit": waits_for_credit}
+async def pause(session: AsyncSession, job: Job, *, until: str = "") -> None:
+    """The worker writes a checkpoint and lets go. `until` says why the job is paused, if it goes on by itself once it
+    can be paid. Raises WrongState.
+    """
+    values = {"stage": Stage.TRAIN, "waits_for_credit": bool(until)}
     await _change(session, job, (Status.QUEUED, Status.RUNNING), Status.PAUSED, **values)
-    why = ": the balance does not cover more of it; it goes on when there is credit" if waits_for_credit else ""
-    await record(session, job.id, EventType.PAUSED, f"The job was paused{why}")
+    await record(session, job.id, EventType.PAUSED, f"The job was paused: {until}" if until else "The job was paused")
 
 
 async def resume(session: AsyncSession, job: Job) -> None:
@@ -249,6 +251,7 @@ async def _charge(session: AsyncSession, catalog: Catalog, job: Job) -> None:
     )
     entry = ledger.Entry(
         org_id=job.org_id,
+        key_id=job.key_id,
         source=f"job:{job.id}",
         kind="training",
         amount_micros=-micros,

@@ -13,9 +13,12 @@ from app.deps import SessionDep, SettingsDep
 from app.devices.inventory import as_choices, for_training
 from app.jobs import queue, service
 from app.jobs.follow import follow
+from app.jobs.integrations import require_installed
 from app.jobs.metric_points import MetricsOut, MetricsQuery, list_points
 from app.jobs.schemas import CheckpointOut, EventOut, JobCreate, JobOut
-from app.orgs.auth import CurrentOrg
+from app.orgs.allowed_models import require_model
+from app.orgs.auth import AskingKey, CurrentOrg
+from app.orgs.quotas import get_quotas
 from app.store.idempotency import IdempotencyHeader
 from app.store.paging import ListOut, PageQuery, list_out
 from app.store.tables import Job
@@ -41,16 +44,20 @@ PageDep = Annotated[PageQuery, Query()]
 async def create_job(
     request: Request,
     body: JobCreate,
-    org_id: CurrentOrg,
+    key: AskingKey,
     session: SessionDep,
     catalog: CatalogDep,
     settings: SettingsDep,
     idempotency_key: IdempotencyHeader = None,
 ) -> JobOut:
-    present = as_choices(for_training(request.app.state.devices))
+    if not settings.simulate:  # where nobody is told anything
+        require_installed(body.integrations or ())
+    require_model(key, body.model)
+    org_id, present = key.org_id, as_choices(for_training(request.app.state.devices))
     gpu = await service.plan_gpu(session, catalog, org_id, body, present=present, fallback=settings.gpu_fallback)
-    job = await service.create_job(session, catalog, org_id, body, gpu=gpu, idempotency_key=idempotency_key)
-    await service.require_place(session, org_id, max_queued=settings.max_queued_jobs)
+    job = await service.create_job(session, catalog, key, body, gpu=gpu, idempotency_key=idempotency_key)
+    quotas = await get_quotas(session, org_id, settings)
+    await service.require_place(session, org_id, max_queued=quotas.max_queued_jobs)
     return JobOut.of(job)
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from app.jobs.hyperparameters import HyperparametersIn
+from app.jobs.integrations import Integration
 from app.store.tables import Checkpoint, Job, JobEvent
 
 WITHOUT_NUL = r"^[^\x00]*$"
@@ -48,6 +49,7 @@ class JobCreate(BaseModel):
     suffix: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     metadata: Metadata | None = None
+    integrations: Annotated[list[Integration], Field(max_length=1)] | None = None
     gpu_preference: str | None = None
 
     @field_validator("training_type")
@@ -142,7 +144,7 @@ class JobOut(BaseModel):
             method={"type": "supervised", "supervised": {"hyperparameters": job.hyperparameters}},
             trained_tokens=job.trained_tokens or None,
             metadata=job.job_metadata,
-            integrations=[],
+            integrations=job.integrations,
             error=JobError(**job.error) if job.error else None,
         )
 

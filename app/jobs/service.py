@@ -15,15 +15,18 @@ from app.files.row_statistics import RowLengths
 from app.files.service import get_training_file
 from app.ids import new_id
 from app.jobs import queue
-from app.jobs.estimate import require_fit
+from app.jobs.budgets import require_budget
+from app.jobs.cost import estimate_micros
+from app.jobs.estimate import require_fit, spare_memory
 from app.jobs.events import record
 from app.jobs.file_warnings import warnings_of
-from app.jobs.forecast import resolve_trainable
+from app.jobs.forecast import made_with, resolve_trainable
 from app.jobs.funding import require_estimate
-from app.jobs.hyperparameters import require_validation_rows, resolve_hyperparameters
+from app.jobs.hyperparameters import as_made, require_validation_rows, resolve_hyperparameters
 from app.jobs.schemas import JobCreate
 from app.jobs.states import UNFINISHED, EventType, Status
 from app.jobs.training_type import FULL
+from app.orgs.keys import CurrentKey
 from app.orgs.quotas import lock_org
 from app.store.idempotency import claim_key
 from app.store.paging import Page, PageQuery, paginate
@@ -52,14 +55,14 @@ class TooManyQueued(APIError):
 async def create_job(
     session: AsyncSession,
     catalog: Catalog,
-    org_id: str,
+    key: CurrentKey,
     asked: JobCreate,
     *,
     gpu: GpuChoice,
     idempotency_key: str | None = None,
 ) -> Job:
     """Check everything that can be known now, make every "auto" a number, and queue the job."""
-    job_id = new_id("ftjob")
+    job_id, org_id = new_id("ftjob"), key.org_id
     kept_id = await claim_key(session, org_id, idempotency_key, asked.model_dump(mode="json"), job_id)
     if kept_id != job_id:
         return await get_job(session, org_id, kept_id)
@@ -71,13 +74,19 @@ async def create_job(
         await get_training_file(session, org_id, asked.validation_file, param="validation_file")
     n_rows, is_full = training_file.n_rows or 1, asked.training_type == FULL
     numbers = resolve_hyperparameters(asked.asked, spec, n_rows, on_cpu=gpu.type == "CPU", is_full=is_full)
+    if adapter:
+        numbers = as_made(numbers, asked.asked, await made_with(session, adapter))
     require_validation_rows(numbers, n_rows, has_file=asked.validation_file is not None)
-    job = _new_job(job_id, org_id, asked, spec, adapter)
+    job = _new_job(job_id, key, asked, spec, adapter)
     if training_file.row_lengths:
         lengths = RowLengths.of(training_file.row_lengths)
+        if asked.asked.gradient_checkpointing == "auto":
+            numbers = spare_memory(catalog, spec, gpu, numbers, max(lengths.rows_of))
         job.memory_bytes = require_fit(catalog, spec, gpu, numbers, lengths)
     job.gpu, job.hyperparameters = str(gpu), numbers
-    await require_estimate(session, catalog, job)
+    job.estimated_micros = await estimate_micros(session, catalog, job)
+    await require_estimate(session, job)
+    await require_budget(session, job)
     await queue.enqueue(session, job)
     for warning in warnings_of(training_file, numbers["max_seq_length"])[:WARNINGS_TOLD]:
         await record(session, job.id, EventType.WARNING, warning, level="warn")
@@ -106,10 +115,11 @@ async def plan_gpu(
     return choose_gpu(spec, asked.gpu_preference, present, fallback=fallback)
 
 
-def _new_job(job_id: str, org_id: str, asked: JobCreate, spec: ModelSpec, adapter: AdapterRef | None) -> Job:
+def _new_job(job_id: str, key: CurrentKey, asked: JobCreate, spec: ModelSpec, adapter: AdapterRef | None) -> Job:
     return Job(
         id=job_id,
-        org_id=org_id,
+        org_id=key.org_id,
+        key_id=key.key_id,
         model=asked.model if adapter else spec.id,
         base_model=spec.id,
         init_adapter=f"{adapter.job_id}/{adapter.folder}" if adapter else None,
@@ -119,6 +129,7 @@ def _new_job(job_id: str, org_id: str, asked: JobCreate, spec: ModelSpec, adapte
         suffix=asked.suffix,
         seed=asked.seed if asked.seed is not None else random.randrange(2**31),  # noqa: S311 - no secret
         job_metadata=asked.metadata or {},
+        integrations=[each.model_dump() for each in asked.integrations or ()],
         result_files=[],
         trained_tokens=0,
         gpu_seconds=0.0,

@@ -5,11 +5,15 @@ together. So the error is bounded: too much by what other gateways let in since 
 ago, and it is paid back, since a bucket may be overdrawn. Tokens are counted when they have been used, so that
 requests that run at the same time may overdraw theirs together; whoever comes after them waits. A gateway that is
 killed takes with it what it had not told yet.
+
+How many requests run at once is exact for one gateway. Of those on others it knows what it last heard: together they
+are too many by what the others began since then, which is at most 4 s, and never more than one limit for each gateway.
+What ran on a gateway that was killed counts for KEPT_SECONDS more.
 """
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
 
 from sqlalchemy import case, select
@@ -17,7 +21,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import APIError
-from app.orgs.keys import CurrentKey, Limits
+from app.ids import new_id
+from app.orgs import at_once
+from app.orgs.at_once import Crowd, TooManyAtOnce
+from app.orgs.keys import CurrentKey
 from app.orgs.rates import MINUTE, Bucket, as_duration
 from app.store.base import db_now
 from app.store.session import Store
@@ -25,6 +32,7 @@ from app.store.tables import RateLevel
 
 SHARE_SECONDS = 1.0
 HEARD_SECONDS = 3.0  # an exchange takes its time, and one may fail
+KEPT_SECONDS = 5.0
 
 LEFT = itemgetter(0)
 
@@ -42,32 +50,35 @@ class RateLimited(APIError):
 
 
 class Allowance:
-    """Of one key: its own buckets, and those that it shares with the other keys of its organisation."""
+    """Of one key: its own limits, and those that it shares with the other keys of its organisation."""
 
-    def __init__(self, key: CurrentKey, requests: Sequence[Bucket], tokens: Sequence[Bucket]) -> None:
+    def __init__(
+        self, key: CurrentKey, requests: Sequence[Bucket], tokens: Sequence[Bucket], crowds: Sequence[Crowd]
+    ) -> None:
         self.key = key
         self._requests = requests
         self._tokens = tokens
-        self._all = (*requests, *tokens)
+        self._crowds = crowds
+        self._all: tuple[Bucket | Crowd, ...] = (*requests, *tokens, *crowds)
         self._loop = asyncio.get_running_loop()
 
     def is_fresh(self) -> bool:
         oldest = self._loop.time() - HEARD_SECONDS
-        for bucket in self._all:  # noqa: SIM110 - the hot path: a generator costs as much again
-            if bucket.heard_at < oldest:
+        for limit in self._all:  # noqa: SIM110 - the hot path: a generator costs as much again
+            if limit.heard_at < oldest:
                 return False
         return True
 
     def has_left(self) -> bool:
         """For one more request."""
         now = self._loop.time()
-        for bucket in self._all:  # noqa: SIM110
-            if bucket.left(now) < 1:
+        for limit in self._all:  # noqa: SIM110
+            if limit.left(now) < 1:
                 return False
         return True
 
     def require(self) -> None:
-        """Raises RateLimited unless there is something left."""
+        """Raises RateLimited, TooManyAtOnce unless there is something left."""
         if not self.has_left():
             raise self._refusal(self._loop.time())
 
@@ -79,10 +90,27 @@ class Allowance:
         for bucket in self._tokens:
             bucket.used_at = now
 
-    def _refusal(self, now: float) -> RateLimited:
-        """Of what takes longest."""
+    def begin(self) -> None:
+        """One more is under way, until its `end`. Raises TooManyAtOnce."""
+        now = self._loop.time()
+        for crowd in self._crowds:
+            if crowd.left(now) < 1:
+                raise TooManyAtOnce(crowd)
+        for crowd in self._crowds:
+            crowd.mine += 1
+            crowd.used_at = now
+
+    def end(self) -> None:
+        for crowd in self._crowds:
+            crowd.mine -= 1
+
+    def _refusal(self, now: float) -> RateLimited | TooManyAtOnce:
+        """Of what takes longest; when one of those under way ends, nobody knows."""
         named = [*(("requests", each) for each in self._requests), *(("tokens", each) for each in self._tokens)]
-        what, bucket = max(named, key=lambda each: each[1].wait_seconds(now))
+        lacking = [(what, bucket) for what, bucket in named if bucket.left(now) < 1]
+        if not lacking:
+            return TooManyAtOnce(min(self._crowds, key=lambda crowd: crowd.left(now)))
+        what, bucket = max(lacking, key=lambda each: each[1].wait_seconds(now))
         return RateLimited(what, bucket.per_minute, bucket.wait_seconds(now))
 
     def spend(self, n_tokens: int) -> None:
@@ -110,7 +138,9 @@ class Allowances:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._gateway = new_id("gateway")
         self._buckets: dict[str, Bucket] = {}
+        self._crowds: dict[str, Crowd] = {}
         self._known: dict[str, Allowance] = {}
 
     def find_known(self, key: CurrentKey) -> Allowance | None:
@@ -122,51 +152,77 @@ class Allowances:
         """Of a key that has limits."""
         if known := self.find_known(key):
             return known
-        own, org = (key.key_id, key.limits), (key.org_id, key.org_limits)
-        wanted = {**_limits(*own), **_limits(*org)}
-        await self._hear(wanted)
-        for subject, per_minute in wanted.items():
-            self._buckets[subject].per_minute = per_minute
-        requests, tokens = ([self._buckets[s] for s in wanted if s.endswith(kind)] for kind in KINDS)
-        allowance = self._known[key.key_id] = Allowance(key, requests, tokens)
+        rates, limits = _rates_of(key), _at_once_of(key)
+        await self._hear(rates, limits)
+        requests, tokens = ([self._buckets[s] for s in rates if s.endswith(kind)] for kind in KINDS)
+        crowds = [self._crowds[subject] for subject in limits]
+        allowance = self._known[key.key_id] = Allowance(key, requests, tokens, crowds)
         return allowance
 
     async def share(self) -> None:
-        """Write what was taken here, and hear what was taken elsewhere, of all that was used in the last minute."""
+        """Write what was taken here and what runs here, and hear of the others', of all that was used of late."""
         now = _now()
-        active = {name: each for name, each in self._buckets.items() if each.unshared_seconds or _is_used(each, now)}
-        if not active:
+        buckets = {name: each for name, each in self._buckets.items() if each.unshared_seconds or _is_used(each, now)}
+        crowds = {name: each for name, each in self._crowds.items() if each.mine or each.told or _is_used(each, now)}
+        if not (buckets or crowds):
             return
-        taken = {subject: bucket.unshared_seconds for subject, bucket in sorted(active.items())}
+        taken = {subject: bucket.unshared_seconds for subject, bucket in sorted(buckets.items())}
+        running = {subject: crowd.mine for subject, crowd in sorted(crowds.items()) if crowd.mine or crowd.told}
         async with self._store.begin() as session:
             levels = {subject: await _add(session, subject, seconds) for subject, seconds in taken.items() if seconds}
             levels |= await _levels(session, [subject for subject in taken if subject not in levels])
-        for subject, bucket in active.items():
+            if running:
+                await at_once.tell(session, self._gateway, running, seconds=KEPT_SECONDS)
+            others = await at_once.hear(session, self._gateway, list(crowds))
+        for subject, bucket in buckets.items():
             bucket.hear(levels.get(subject, 0.0), taken[subject], _now())
+        for subject, crowd in crowds.items():
+            crowd.hear(others.get(subject, 0), running.get(subject, 0), _now())
 
-    async def _hear(self, wanted: dict[str, int]) -> None:
+    async def _hear(self, rates: Mapping[str, int], limits: Mapping[str, tuple[str, int]]) -> None:
         async with self._store.read() as session:
-            levels = await _levels(session, list(wanted))
+            levels = await _levels(session, list(rates))
+            others = await at_once.hear(session, self._gateway, list(limits))
         now = _now()
-        for subject, per_minute in wanted.items():
+        for subject, per_minute in rates.items():
             bucket = self._buckets.setdefault(subject, Bucket(per_minute, now, now, now))
+            bucket.per_minute = per_minute
             bucket.hear(levels.get(subject, 0.0), 0.0, now)
+        for subject, (whose, limit) in limits.items():
+            crowd = self._crowds.setdefault(subject, Crowd(whose, limit, now, now))
+            crowd.limit = limit
+            crowd.hear(others.get(subject, 0), crowd.told, now)
 
 
 KINDS = ("requests", "tokens")
 
 
-def _limits(subject: str, limits: Limits) -> dict[str, int]:
-    named = zip(KINDS, (limits.requests_per_minute, limits.tokens_per_minute), strict=True)
-    return {f"{subject}/{kind}": per_minute for kind, per_minute in named if per_minute is not None}
+def _rates_of(key: CurrentKey) -> dict[str, int]:
+    """By subject."""
+    found = {}
+    for subject, limits in ((key.key_id, key.limits), (key.org_id, key.org_limits)):
+        for kind, per_minute in zip(KINDS, (limits.requests_per_minute, limits.tokens_per_minute), strict=True):
+            if per_minute is not None:
+                found[f"{subject}/{kind}"] = per_minute
+    return found
+
+
+def _at_once_of(key: CurrentKey) -> dict[str, tuple[str, int]]:
+    """By subject, and in words whose."""
+    limits = {key.key_id: ("this key", key.limits), key.org_id: ("this organisation", key.org_limits)}
+    return {
+        subject: (whose, limit.requests_at_once)
+        for subject, (whose, limit) in limits.items()
+        if limit.requests_at_once is not None
+    }
 
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _is_used(bucket: Bucket, now: float) -> bool:
-    return now - bucket.used_at < MINUTE
+def _is_used(limit: Bucket | Crowd, now: float) -> bool:
+    return now - limit.used_at < MINUTE
 
 
 async def _add(session: AsyncSession, subject: str, seconds: float) -> float:

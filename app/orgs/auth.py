@@ -1,4 +1,4 @@
-"""Lets nobody in without a key, before a byte of the body is read."""
+"""Lets nobody in without a key, nor where its role does not lead, before a byte of the body is read."""
 
 from typing import Annotated
 
@@ -8,7 +8,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.error_handlers import HANDLED, respond
 from app.errors import APIError
-from app.orgs.keys import CurrentKey, KeyRing
+from app.orgs.key_ring import KeyRing
+from app.orgs.keys import CurrentKey
+from app.orgs.roles import Access, Role
 
 OPEN_PATHS = frozenset({"/health", "/api/health", "/openapi.json", "/docs", "/redoc"})
 
@@ -21,6 +23,14 @@ class InvalidKey(APIError):
 
     def __init__(self) -> None:
         super().__init__("No valid API key was given. Send it as: Authorization: Bearer <key>")
+
+
+class InsufficientRole(APIError):
+    status_code, type, code = 403, "permission_error", "insufficient_role"
+
+    def __init__(self, role: Role, needed: frozenset[Role]) -> None:
+        names = " or ".join(f"'{one}'" for one in Role if one in needed)
+        super().__init__(f"This key has the role '{role}'; what was asked needs {names}.")
 
 
 class RequireKey:
@@ -39,6 +49,21 @@ class RequireKey:
         scope.setdefault("state", {})["key"] = key
         structlog.contextvars.bind_contextvars(org=key.org_id, key=key.key_id)
         return await self._app(scope, receive, send)
+
+
+class RequireRole:
+    """Around one route: what the router found is what is judged."""
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self._app = app
+        self.access = access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        key: CurrentKey = scope["state"]["key"]
+        needed = self.access.roles(scope.get("method", "WEBSOCKET"))
+        if key.role in needed:
+            return await self._app(scope, receive, send)
+        return await respond(InsufficientRole(key.role, needed))(scope, receive, send)
 
 
 async def authenticate(scope: Scope) -> CurrentKey:

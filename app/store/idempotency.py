@@ -41,5 +41,10 @@ async def find_claimed(session: AsyncSession, org_id: str, key: str | None, requ
     return kept.object_id
 
 
+async def is_claimed(session: AsyncSession, org_id: str, key: str | None) -> bool:
+    """Whether anything was made under the key; by the same request or by another, `claim_key` finds out."""
+    return key is not None and await session.get(IdempotencyKey, (org_id, key)) is not None
+
+
 def _hash(request: Any) -> str:
     return hashlib.sha256(orjson.dumps(request, option=orjson.OPT_SORT_KEYS)).hexdigest()

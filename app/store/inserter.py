@@ -2,9 +2,11 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy.dialects import sqlite
@@ -12,7 +14,11 @@ from sqlalchemy.exc import DBAPIError
 
 from app.store.base import Base
 
-Rows = Sequence[Mapping[str, Any]]
+MAX_ROWS = 512  # an SQLite statement takes 32,766 values
+
+Row = Mapping[str, Any]
+Rows = Sequence[Row]
+Columns = Callable[[Row], tuple[Any, ...]]
 
 
 class SqliteInserter:
@@ -32,27 +38,44 @@ class SqliteInserter:
 
         Once begun it is gone through with, cancelled or not.
         """
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._insert, _statement(table), rows)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._insert, table, rows)
 
     async def close(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
         self._thread.shutdown()
 
-    def _insert(self, statement: str, rows: Rows) -> None:
+    def _insert(self, table: type[Base], rows: Rows) -> None:
         try:
             self._connection = self._connection or self._connect()
             with self._connection:  # commits, or rolls back
                 self._connection.execute("BEGIN IMMEDIATE")
-                self._connection.executemany(statement, rows)
+                for part in _powers_of_two(rows):
+                    statement, values_of = _statement(table, len(part))
+                    self._connection.execute(statement, [*chain.from_iterable(map(values_of, part))])
         except sqlite3.Error as error:
-            raise DBAPIError.instance(statement, None, error, sqlite3.Error) from error
+            raise DBAPIError.instance("INSERT", None, error, sqlite3.Error) from error
 
     def _close(self) -> None:
         if self._connection:
             self._connection.close()
 
 
+def _powers_of_two(rows: Rows) -> Iterator[Rows]:
+    """All rows, in as few parts as there are statements for: each is made and prepared once."""
+    begin = 0
+    while left := len(rows) - begin:
+        size = min(1 << left.bit_length() - 1, MAX_ROWS)
+        yield rows[begin : begin + size]
+        begin += size
+
+
 @cache
-def _statement(table: type[Base]) -> str:
-    dialect = sqlite.dialect(paramstyle="named")
-    return str(sqlite.insert(table).on_conflict_do_nothing().compile(dialect=dialect))
+def _statement(table: type[Base], n_rows: int) -> tuple[str, Columns]:
+    """And what it takes of a row, in its order.
+
+    One statement for many rows: between two statements the thread may wait for the other's turn, which is the loop's.
+    """
+    insert = sqlite.insert(table).on_conflict_do_nothing().compile(dialect=sqlite.dialect())
+    names = insert.positiontup or []
+    one = f"({', '.join('?' * len(names))})"
+    return str(insert).replace(one, ", ".join([one] * n_rows)), itemgetter(*names)

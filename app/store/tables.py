@@ -12,7 +12,10 @@ LIVE = text("deleted_at IS NULL")
 
 
 class Org(Base):
-    """Its limits are for all its keys together; None is no limit. The name of a deleted one is free again."""
+    """Its limits are for all its keys together; None is no limit, and where the settings have one, theirs.
+
+    The name of a deleted one is free again.
+    """
 
     __tablename__ = "orgs"
     __table_args__ = (Index("uq_orgs_name", "name", unique=True, sqlite_where=LIVE, postgresql_where=LIVE),)
@@ -21,7 +24,11 @@ class Org(Base):
     name: Mapped[str]
     requests_per_minute: Mapped[int | None]
     tokens_per_minute: Mapped[int | None]
+    requests_at_once: Mapped[int | None]
     monthly_budget_micros: Mapped[int | None]
+    max_stored_files: Mapped[int | None]
+    max_stored_bytes: Mapped[int | None]
+    max_queued_jobs: Mapped[int | None]
     created_at: Mapped[float] = mapped_column(default=time.time)
     deleted_at: Mapped[float | None]
 
@@ -43,6 +50,7 @@ class ApiKey(Base):
     models: Mapped[list[Any] | None]
     requests_per_minute: Mapped[int | None]
     tokens_per_minute: Mapped[int | None]
+    requests_at_once: Mapped[int | None]
     monthly_budget_micros: Mapped[int | None]
     created_at: Mapped[float] = mapped_column(default=time.time)
     expires_at: Mapped[float | None]
@@ -66,6 +74,17 @@ class RateLevel(Base):
 
     subject: Mapped[str] = mapped_column(primary_key=True)
     full_at: Mapped[float]
+
+
+class UnderWay(Base):
+    """How many requests of a subject (as of a rate limit) a gateway had under way when it last told."""
+
+    __tablename__ = "under_way"
+
+    gateway: Mapped[str] = mapped_column(primary_key=True)
+    subject: Mapped[str] = mapped_column(primary_key=True, index=True)
+    number: Mapped[int]
+    expires_at: Mapped[float]
 
 
 class AuditEntry(Base):
@@ -116,8 +135,9 @@ class Job(Base):
     `stage` is what a running job needs next: a worker to `train` it, then a gateway to `publish` it. Whoever
     works on it holds a lease; `lease_token` grows with every claim and fences off those who lost theirs.
     `metrics_offset` is how many bytes of the run's metrics have become events, `memory_bytes` what each GPU must
-    have, as far as it is known, and `no_worker_at` when its owner was told that no worker can run it. A paused job
-    that `waits_for_credit` goes on by itself once there is some.
+    have, as far as it is known, and `no_worker_at` when its owner was told that no worker can run it. `key_id` is
+    whose key created it, and `estimated_micros` what it was expected to cost then, 0 where nobody could tell. A
+    paused job that `waits_for_credit` goes on by itself once there is some.
     """
 
     __tablename__ = "jobs"
@@ -129,6 +149,7 @@ class Job(Base):
 
     id: Mapped[str] = mapped_column(primary_key=True)
     org_id: Mapped[str] = mapped_column(ForeignKey("orgs.id"))
+    key_id: Mapped[str | None]
     status: Mapped[str]
     stage: Mapped[str]
     model: Mapped[str]
@@ -143,11 +164,13 @@ class Job(Base):
     seed: Mapped[int]
     hyperparameters: Mapped[dict[str, Any]]
     job_metadata: Mapped[dict[str, Any]]
+    integrations: Mapped[list[Any]] = mapped_column(default=list)
     result_files: Mapped[list[Any]]
     fine_tuned_model: Mapped[str | None]
     error: Mapped[dict[str, Any] | None]
     trained_tokens: Mapped[int]
     gpu_seconds: Mapped[float]
+    estimated_micros: Mapped[int] = mapped_column(default=0)
     last_seq: Mapped[int]
     metrics_offset: Mapped[int]
     attempts: Mapped[int]
@@ -268,14 +291,17 @@ class UsageHour(Base):
 class Hold(Base):
     """What a gateway's requests, or a job, may spend of an organisation's balance, for as long as the lease lasts.
 
-    `wanted_micros`: how much it lacks; who holds more than they use give it back.
+    `wanted_micros`: how much it lacks; who holds more than they use give it back. `kept_micros` stay held beyond the
+    lease: what a job has cost already, by the key of `key_id`, and will be charged for when it ends.
     """
 
     __tablename__ = "holds"
 
     holder: Mapped[str] = mapped_column(primary_key=True)
     org_id: Mapped[str] = mapped_column(ForeignKey("orgs.id"), primary_key=True, index=True)
+    key_id: Mapped[str | None]
     micros: Mapped[int]
+    kept_micros: Mapped[int] = mapped_column(default=0)
     wanted_micros: Mapped[int]
     expires_at: Mapped[float]
 

@@ -35,7 +35,7 @@ def start_loops(
 ) -> list[asyncio.Task[None]]:
     """Named after what they do. The caller cancels them."""
     slots = max(settings.max_loras, settings.max_cpu_loras)
-    statuses = Statuses(store, pool)
+    statuses = Statuses(store, lambda: pool.present)
     steps: list[tuple[str, Step, float]] = [
         ("publish", publisher.step, settings.poll_seconds),
         ("share devices", pool.look_at_devices, 2 * settings.poll_seconds),
@@ -43,6 +43,7 @@ def start_loops(
         ("look after engines", pool.look_after, settings.lease_seconds / 4),
         ("reconcile adapters", lambda: reconcile_adapters(store, pool, slots=slots), settings.lease_seconds / 4),
         ("write statuses", lambda: statuses.write(seconds=settings.lease_seconds), settings.lease_seconds / 4),
+        ("save results", publisher.save_results, settings.lease_seconds),
         ("start pinned models", lambda: start_pinned(catalog, pool), settings.lease_seconds),
         ("resume funded jobs", lambda: resume_funded_jobs(settings, store, catalog), 4 * settings.poll_seconds),
         ("tell of jobs without a worker", lambda: tell_of_jobs_without_worker(store, settings), settings.lease_seconds),

@@ -1,13 +1,6 @@
 """Publishing: a trained job succeeds once an engine has its adapter and has answered through it."""
 
-import csv
-import io
-from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Any
-
 import anyio
-import anyio.to_thread
 import structlog
 
 from app.catalog.names import adapter_id, own_name
@@ -16,31 +9,19 @@ from app.catalog.spec import Catalog, GpuChoice
 from app.devices.inventory import as_choices
 from app.engines.own_model import target_of
 from app.engines.pool import EnginePool
-from app.engines.trial import try_everywhere
+from app.engines.trial import Unservable, try_everywhere
 from app.errors import APIError
-from app.files.service import describe, save_bytes
 from app.files.storage import Storage
 from app.ids import new_id
 from app.jobs import queue
-from app.jobs.metrics import read_metrics
 from app.jobs.queue import Lease, LeaseLost
 from app.jobs.states import Stage
 from app.settings import Settings
 from app.store.session import Store
-from app.store.tables import File, Job
+from app.store.tables import Job
+from app.upkeep.results import save_results, save_results_of_ended
 
 log = structlog.get_logger()
-
-METRICS = (
-    "step",
-    "epoch",
-    "train_loss",
-    "train_mean_token_accuracy",
-    "valid_loss",
-    "valid_mean_token_accuracy",
-    "learning_rate",
-    "tokens_per_second",
-)
 
 
 class Publisher:
@@ -72,6 +53,10 @@ class Publisher:
             log.info("job is over or taken over", job=job.id)
         return True
 
+    async def save_results(self) -> None:
+        """Of jobs that have nothing to publish."""
+        await save_results_of_ended(self._settings, self._store, self._storage)
+
     async def _hold(self, lease: Lease) -> None:
         while True:
             await anyio.sleep(self._settings.lease_seconds / 3)
@@ -84,7 +69,7 @@ class Publisher:
         except APIError as error:
             await self._fail(job, lease, error)
             return
-        results = await self._save_metrics(job)
+        results = await save_results(self._settings, self._storage, job)
         async with self._store.begin() as session:
             await queue.check_lease(session, lease)
             session.add(results)
@@ -102,39 +87,14 @@ class Publisher:
         await try_everywhere(self._pool, target_of(self._storage, spec, adapter, gpu), org_id=job.org_id)
 
     async def _fail(self, job: Job, lease: Lease, error: APIError) -> None:
-        """Engines may be out of order for a while: try again before the job is given up."""
+        """Engines may be out of order for a while: try again before the job is given up, unless it is the adapter."""
         log.warning("publishing failed", job=job.id, attempt=job.attempts, error=error.message)
         async with self._store.begin() as session:
-            if job.attempts < self._settings.max_attempts:
+            if isinstance(error, Unservable):
+                assert error.code
+                await queue.fail(session, lease, code=error.code, message=error.message)
+            elif job.attempts < self._settings.max_attempts:
                 await queue.retry_later(session, lease, after_seconds=2.0**job.attempts)
             else:
                 message = f"The model was trained, but could not be served: {error.message}"
                 await queue.fail(session, lease, code="publish_failed", message=message)
-
-    async def _save_metrics(self, job: Job) -> File:
-        """The metrics as a CSV file; the row is yet to be added."""
-        text = await anyio.to_thread.run_sync(metrics_csv, self._storage.run(job.id) / "metrics.jsonl")
-        file_id, saved = await save_bytes(self._storage, _once(text), max_bytes=self._settings.max_file_bytes)
-        name = f"{job.id}-metrics.csv"
-        return await describe(self._storage, job.org_id, file_id, saved, filename=name, purpose="fine-tune-results")
-
-
-def metrics_csv(path: Path) -> bytes:
-    """A line for each step, the last told of it; blanks where a step was not validated."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, METRICS, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(_by_step(path))
-    return out.getvalue().encode()
-
-
-def _by_step(path: Path) -> list[dict[str, Any]]:
-    steps: dict[int, dict[str, Any]] = {}
-    for record in read_metrics(path)[0]:
-        if record["kind"] in ("step", "validation"):
-            steps.setdefault(record["step"], {}).update(record)
-    return [steps[step] for step in sorted(steps)]
-
-
-async def _once(data: bytes) -> AsyncIterator[bytes]:
-    yield data

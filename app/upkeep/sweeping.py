@@ -21,7 +21,7 @@ from app.jobs.states import UNFINISHED
 from app.store.base import db_now
 from app.store.idempotency import KEPT_SECONDS
 from app.store.session import Store
-from app.store.tables import Adapter, File, Hold, IdempotencyKey, Job, JobEvent, Org, RateLevel
+from app.store.tables import Adapter, File, Hold, IdempotencyKey, Job, JobEvent, Org, RateLevel, UnderWay
 from app.upkeep.garbage import GRACE_SECONDS, NAMES, Known, garbage
 from app.upkeep.known import what_is_known
 
@@ -113,7 +113,14 @@ async def sweep_rate_levels(store: Store, *, dry: bool) -> list[Swept]:
 
 async def sweep_holds(store: Store, *, dry: bool) -> list[Swept]:
     """Of processes that are gone; they count for nothing already."""
-    return await sweep_rows(store, OldRows("holds of nobody", Hold.holder, Hold.expires_at < db_now()), dry=dry)
+    are_void = (Hold.expires_at < db_now()) & (Hold.kept_micros == 0)
+    return await sweep_rows(store, OldRows("holds of nobody", Hold.holder, are_void), dry=dry)
+
+
+async def sweep_under_way(store: Store, *, dry: bool) -> list[Swept]:
+    """Of gateways that are gone, or that nobody asks any more."""
+    are_old = UnderWay.expires_at < db_now() - GRACE_SECONDS
+    return await sweep_rows(store, OldRows("counts of requests", UnderWay.subject, are_old), dry=dry)
 
 
 def gone_orgs() -> Select[str]:

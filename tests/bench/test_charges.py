@@ -14,3 +14,11 @@ def test_charges_commits_and_cpu_time_are_told_of_each_writer() -> None:
         ["1", "rows / commit", "–", "10.0"],
         ["1", "CPU µs / charge", "10.0", "200"],
     ]
+
+
+def test_what_the_sums_cost_is_told_round_by_round() -> None:
+    with_sums = [Measured(1000, 10, seconds, 0.3) for seconds in (4.0, 2.0)]
+    without = [Measured(1000, 10, seconds, 0.1) for seconds in (2.0, 1.0)]
+    runs = {(n, name): found for n in CONNECTIONS for name, found in (("X", with_sums), ("X, no sums", without))}
+    told = [line[-1] for line in lines(runs, ["X", "X, no sums"], lambda of: of.with_range)[:4]]
+    assert told == ["0.50", "0.50", "1.00", "3.00"]

@@ -5,6 +5,8 @@ import time
 from typing import Any
 
 import pytest
+from sqlalchemy import Executable, delete, update
+from sqlalchemy.exc import DBAPIError
 
 from app.billing.ledger import (
     Entry,
@@ -103,3 +105,12 @@ async def test_nothing_spent_is_zero(store: Store) -> None:
     async with store.read() as session:
         spend = await spend_since(session, "nobody", 0.0)
     assert (spend.token_micros, spend.gpu_micros, spend.n_tokens, spend.gpu_seconds) == (0, 0, 0, 0.0)
+
+
+@pytest.mark.parametrize("change", [update(LedgerEntry).values(amount_micros=0), delete(LedgerEntry)])
+async def test_no_entry_changes_or_goes(store: Store, change: Executable) -> None:
+    org = await new_org(store)
+    await write(store, entry(org, "credit", 1000, kind="credit"))
+    with pytest.raises(DBAPIError, match="append-only"):
+        async with store.begin() as session:
+            await session.execute(change)

@@ -35,11 +35,11 @@ async def test_a_wish_that_is_repeated_counts_from_its_first_time(store: Store) 
     assert await wishes(store, "elsewhere") == []
 
 
-async def test_another_wish_of_the_same_holder_begins_anew(store: Store) -> None:
+async def test_a_wish_for_more_or_fewer_devices_than_before_has_waited_as_long(store: Store) -> None:
     await make(store, "job", "A100:2")
     await age(store, 100)
     await make(store, "job", "A100")
-    assert [(str(w.gpu), round(w.waited_seconds, -1)) for w in await wishes(store)] == [("A100", 0)]
+    assert [(str(w.gpu), round(w.waited_seconds, -1)) for w in await wishes(store)] == [("A100", 100)]
 
 
 async def test_a_wish_that_is_not_repeated_runs_out(store: Store) -> None:

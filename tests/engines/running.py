@@ -17,6 +17,7 @@ from app.files.storage import Storage
 from app.ids import new_id
 from app.settings import Settings
 from tests.rows import target
+from workers.simulated_adapter import tiny_safetensors
 
 
 def simulating(folder: Path, **changes: Any) -> Settings:
@@ -58,10 +59,11 @@ def python_with_a_child(folder: Path) -> Path:
     return script
 
 
-def write_adapter(storage: Storage, *, rank: int = 8) -> AdapterRef:
+def write_adapter(storage: Storage, *, rank: int = 8, weight: float = 1.0) -> AdapterRef:
     """A published adapter that the simulated engine loads."""
     job_id = new_id("ftjob")
     folder = storage.adapter(job_id, "adapter")
     folder.mkdir(parents=True)
     (folder / "adapter_config.json").write_bytes(orjson.dumps({"r": rank}))
+    (folder / "adapter_model.safetensors").write_bytes(tiny_safetensors(weight))
     return AdapterRef(job_id.replace("ftjob-", "adapter_"), job_id, "adapter")

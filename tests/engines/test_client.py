@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from app.engines.client import EngineClient, EngineRefused, Token
+from app.engines.client import EngineClient, EngineRefused, NotFinite, Token
 from app.engines.connection import ConnectionBroken
 from tests.engines.engine_double import EngineDouble, Peer, engine_double, whole
 
@@ -17,6 +17,7 @@ pytestmark = pytest.mark.anyio
 NAMED = b'{"data": [{"id": "base"}, {"id": "a", "parent": "base"}]}'
 METRICS = b'# HELP x\nvllm:generation_tokens_total{engine="0"} 3.0\nvllm:generation_tokens_total{engine="1"} 4.0\n'
 SAID = b'{"choices": [{"logprobs": {"content": [{"token": "one", "logprob": -0.5}]}}]}'
+TOLD = SAID.replace(b"-0.5}", b'-0.5, "top_logprobs": [{"logprob": -0.5}, {"logprob": -2.0}]}')
 Ask = Callable[[EngineClient], Awaitable[Any]]
 
 
@@ -73,6 +74,7 @@ CASES: list[tuple[str, Ask, bytes, Any]] = [
     ("an adapter that was not there", unload, whole(b"'a' cannot be found.", status=404), None),
     ("tokens are counted over all engine cores", EngineClient.count_generated_tokens, whole(METRICS), 7),
     ("what it says", say, whole(SAID), [Token("one", -0.5)]),
+    ("how sure it was of others", say, whole(TOLD), [Token("one", -0.5, (-0.5, -2.0))]),
     ("it sleeps", EngineClient.is_sleeping, whole(b'{"is_sleeping": true}'), True),
     ("it is awake", EngineClient.is_sleeping, whole(b'{"is_sleeping": false}'), False),
     ("the cache is reset", reset, whole(b'{"success": true}'), True),
@@ -105,6 +107,12 @@ async def test_a_canary_is_the_same_each_time_and_never_from_the_cache(double: E
 async def test_an_answer_that_is_none_is_a_refusal(double: EngineDouble, answer: bytes) -> None:
     with pytest.raises(EngineRefused):
         await answered(double, say, answer)
+
+
+async def test_an_answer_of_no_numbers_is_told_from_other_refusals(double: EngineDouble) -> None:
+    said = b'{"error": {"message": "Out of range float values are not JSON compliant", "code": 400}}'
+    with pytest.raises(NotFinite):
+        await answered(double, say, whole(said, status=400))
 
 
 async def test_an_engine_that_is_not_there_is_unhealthy_and_loads_nothing(tmp_path: Path) -> None:

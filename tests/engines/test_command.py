@@ -43,6 +43,11 @@ def test_code_of_a_model_is_never_trusted_and_nothing_is_reported_home() -> None
     assert started.program.env["VLLM_NO_USAGE_STATS"] == "1"
 
 
+def test_an_engine_gives_up_a_start_no_sooner_than_we_do() -> None:
+    patience = str(int(Settings().engine_start_seconds))
+    assert command("A100").program.env["VLLM_ENGINE_READY_TIMEOUT_S"] == patience  # of the program: read at import
+
+
 def test_adapters_are_for_models_that_can_be_trained() -> None:
     assert value_of(command("A100").arguments, "--max-lora-rank") == str(SPEC.max_lora_rank)
     assert "--enable-lora" not in command("A100", trainable=False).arguments

@@ -54,7 +54,7 @@ async def test_a_start_goes_on_when_those_who_wait_leave(tmp_path: Path) -> None
 
 
 async def test_who_cannot_wait_longer_is_told_to_come_again(tmp_path: Path) -> None:
-    async with engine_in(tmp_path, simulate_start_seconds=0.5) as engine:
+    async with engine_in(tmp_path, simulate_start_seconds=0.5, cold_start_seconds=0.1) as engine:
         engine.ensure_starting()
         await eventually(lambda: engine.progress.stage == "loading_weights")
         with pytest.raises(StillStarting) as told:
@@ -88,7 +88,7 @@ async def test_a_failed_start_shows_its_log_and_is_not_repeated_at_once(tmp_path
 
 
 async def test_a_start_that_hangs_is_ended(tmp_path: Path) -> None:
-    async with engine_in(tmp_path, simulate_faults=["start_hangs"], cold_start_seconds=1.0) as engine:
+    async with engine_in(tmp_path, simulate_faults=["start_hangs"], engine_start_seconds=1.0) as engine:
         with pytest.raises(StartFailed, match="not healthy in time"):
             await ready(engine)
         assert (processes_of(tmp_path), leftovers(tmp_path)) == ([], [])
@@ -112,7 +112,7 @@ async def test_a_crash_is_noticed_and_the_next_request_starts_it_again(tmp_path:
         assert engine.starts == 2
 
 
-async def test_a_crash_is_told_with_its_log_and_one_after_another_is_not_started_at_once(tmp_path: Path) -> None:
+async def test_a_crash_is_told_without_its_log_and_one_after_another_is_not_started_at_once(tmp_path: Path) -> None:
     async with engine_in(tmp_path) as engine:
         for n_crashes in (1, 2):
             await ready(engine)
@@ -120,7 +120,7 @@ async def test_a_crash_is_told_with_its_log_and_one_after_another_is_not_started
             await eventually(lambda: engine.state is State.STOPPED)
             assert isinstance(engine.failure, Crashed)
             assert "SIGKILL" in engine.failure.message
-            assert any("startup complete" in line for line in (engine.failure.troubleshooting or {})["log"])
+            assert engine.failure.troubleshooting is None, "others' requests may be in it"
             assert engine.starts == n_crashes
         with pytest.raises(Crashed):
             await ready(engine)
@@ -220,7 +220,7 @@ async def test_a_stop_in_the_middle_of_a_start_leaves_nothing(tmp_path: Path) ->
 async def test_stops_while_a_start_is_being_given_up_leave_nothing(tmp_path: Path, n_stops: int) -> None:
     """The first stop, or the failed start, waits for a process that ignores SIGTERM; others come meanwhile."""
     faults = ["ignore_sigterm", "start_hangs"]
-    options: dict[str, Any] = {"simulate_faults": faults, "cold_start_seconds": 1.0 if n_stops == 1 else 60.0}
+    options: dict[str, Any] = {"simulate_faults": faults, "engine_start_seconds": 1.0 if n_stops == 1 else 60.0}
     async with engine_in(tmp_path, engine_stop_seconds=0.5, **options) as engine:
         waiting = asyncio.create_task(ready(engine))
         await eventually(engine.socket.exists)

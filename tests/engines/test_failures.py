@@ -62,6 +62,14 @@ def test_what_the_engine_said_is_told_and_first_of_all_why(tmp_path: Path) -> No
     assert failures.last.troubleshooting == {"log": said}
 
 
+def test_of_a_crash_nothing_is_told_that_may_be_of_others_requests(tmp_path: Path) -> None:
+    failures = failures_in(tmp_path, "ERROR] ValueError: stop string 'our secret' of adapter_1")
+    failures.crashed("was ended by SIGSEGV", after_seconds=5.0)
+    assert failures.last
+    assert failures.last.message == "The engine of test/a was ended by SIGSEGV; the server's log has its last words."
+    assert failures.last.troubleshooting is None
+
+
 @pytest.mark.parametrize(
     ("status", "told"),
     [

@@ -1,6 +1,7 @@
 """What a killed gateway left is ended by the next one, and nothing else."""
 
 import asyncio
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,12 @@ def run_a_gateway_and_kill_it(folder: Path) -> str:
     return holder
 
 
+def record_of(pid: int, *, started_at: float, host: str | None = None) -> ProcessRecord:
+    """Of an engine whose gateway is gone."""
+    here = socket.gethostname()
+    return ProcessRecord(host or here, "engine_1", pid, started_at, gateway_pid=pid, gateway_started_at=1.0)
+
+
 def listed(folder: Path) -> list[Path]:
     return list(folder.iterdir())
 
@@ -61,12 +68,24 @@ async def test_a_killed_gateways_engines_are_ended_and_only_those(tmp_path: Path
 
 def test_numbers_that_were_used_again_are_left_alone(tmp_path: Path) -> None:
     with subprocess.Popen(["sleep", "60"], start_new_session=True) as other:
-        record = ProcessRecord("engine_1", other.pid, started_at=1.0, gateway_pid=other.pid, gateway_started_at=1.0)
+        record = record_of(other.pid, started_at=1.0)
         record.write(tmp_path / "x.json")
         assert sweep_orphans(tmp_path) == ["engine_1"]
         assert other.poll() is None
         assert listed(tmp_path) == []
         other.kill()
+
+
+def test_what_runs_on_another_host_is_left_alone(tmp_path: Path) -> None:
+    record_of(1, started_at=1.0, host="another").write(tmp_path / "x.json")
+    (tmp_path / "x.sock").touch()
+    assert sweep_orphans(tmp_path) == []
+    assert len(listed(tmp_path)) == 2
+
+
+def test_a_record_that_its_own_gateway_removes_meanwhile_is_none(tmp_path: Path) -> None:
+    (tmp_path / "x.json").symlink_to(tmp_path / "removed")
+    assert sweep_orphans(tmp_path) == []
 
 
 def test_a_record_that_a_crash_cut_off_is_cleared_away(tmp_path: Path) -> None:
@@ -83,7 +102,7 @@ def test_the_group_of_a_dead_leader_that_nobody_collected_is_ended(tmp_path: Pat
         until(lambda: psutil.Process(leader.pid).status() == psutil.STATUS_ZOMBIE)
         born_at = psutil.Process(leader.pid).create_time()
         (tmp_path / "engines").mkdir()
-        record = ProcessRecord("engine_1", leader.pid, born_at, gateway_pid=leader.pid, gateway_started_at=1.0)
+        record = record_of(leader.pid, started_at=born_at)
         record.write(tmp_path / "engines" / "x.json")
         child = psutil.Process(int((tmp_path / "pid").read_text()))
         assert sweep_orphans(tmp_path / "engines") == ["engine_1"]

@@ -35,8 +35,12 @@ def wants(model: str | None, gpu: GpuChoice = A100, waited: float = 0.0) -> Want
     return Wanted(model, gpu, waited)
 
 
-def planned(waiting: list[Wanted], running: list[Running], free: int = 0, total: int = 4) -> list[Decision]:
-    return plan(waiting, running, free={"A100": free}, total={"A100": total, "CPU": 1}, rules=RULES)
+def planned(
+    waiting: list[Wanted], running: list[Running], free: int = 0, total: int = 4, elsewhere: int = 0
+) -> list[Decision]:
+    """What neither is free nor has an engine of these or elsewhere, jobs have."""
+    there = {"A100": elsewhere}
+    return plan(waiting, running, free={"A100": free}, elsewhere=there, total={"A100": total, "CPU": 1}, rules=RULES)
 
 
 IDLE: dict[str, Any] = {"idle_seconds": 9.0}
@@ -63,18 +67,25 @@ CASES: list[tuple[str, Wanted, list[Running], int, Decision]] = [
         wants("d", TWO),
         [engine("a", **IDLE), engine("b", **IDLE), engine("c", **IDLE)],
         1,
-        MakeRoom(("a",)),
+        MakeRoom(("a",), lacks=1),
     ),
     ("a busy engine is waited for", wants("b", waited=PATIENT), [engine("a", **BUSY)], 0, Wait(lacks=1)),
     ("a starting engine is waited for", wants("b", waited=99), [engine("a", is_starting=True)], 0, Wait(lacks=1)),
-    ("a pinned engine stays though it is idle", wants("b", waited=99), [engine("a", is_pinned=True)], 0, Wait(lacks=1)),
     (
-        "a pinned engine stays though it is busy",
-        wants("b", waited=99),
-        [engine("a", is_pinned=True, **BUSY)],
+        "a pinned engine stays though it is idle",
+        wants("c", waited=99),
+        [engine("a", is_pinned=True), engine("b", is_starting=True)],
         0,
         Wait(lacks=1),
     ),
+    (
+        "a pinned engine stays though it is busy",
+        wants("c", waited=99),
+        [engine("a", is_pinned=True, **BUSY), engine("b", is_starting=True)],
+        0,
+        Wait(lacks=1),
+    ),
+    ("nothing is hoped for from a pinned engine", wants("b", waited=99), [engine("a", is_pinned=True)], 0, Wait()),
     ("one that was just warmed stays", wants("b"), [engine("a", ready_seconds=4.9)], 0, Wait(lacks=1)),
     ("one that has settled goes", wants("b"), [engine("a", ready_seconds=5.0)], 0, MakeRoom(("a",))),
     (
@@ -179,7 +190,7 @@ def test_small_wishes_do_not_starve_a_large_one_that_came_before() -> None:
 def test_who_waits_for_one_type_holds_up_nobody_on_another() -> None:
     waiting = [wants("a"), wants("b", CPU), wants("x")]
     running = [engine("x", **BUSY)]
-    decided = plan(waiting, running, free={"CPU": 1}, total={"A100": 1, "CPU": 1}, rules=RULES)
+    decided = plan(waiting, running, free={"CPU": 1}, elsewhere={}, total={"A100": 1, "CPU": 1}, rules=RULES)
     assert decided == [Wait(lacks=1), Start(), Reuse("x")]
 
 
@@ -192,6 +203,33 @@ def test_surplus_of_what_is_evicted_is_there_for_the_next() -> None:
     assert planned([wants("b"), wants("c")], [engine("a", TWO, **IDLE)], total=2) == [MakeRoom(("a",)), Wait()]
 
 
+def test_who_waits_for_what_jobs_have_holds_up_nobody() -> None:
+    """A job may go on for hours; an engine that starts meanwhile can give way when it has ended."""
+    assert planned([wants(None, TWO), wants("b")], [], free=1, total=2) == [Wait(), Start()]
+    assert planned([wants("a", TWO, 99), wants("b")], [engine("x", **IDLE)], total=2) == [Wait(), MakeRoom(("x",))]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "running", "free", "decision"),
+    [
+        (wants(None, TWO), [engine("x", **IDLE)], 0, MakeRoom(("x",))),
+        (wants(None, TWO, PATIENT), [engine("x", **BUSY)], 0, Wait(lacks=2)),
+        (wants(None, TWO, IMPATIENT), [engine("x", **BUSY)], 0, MakeRoom((), ("x",))),
+        (wants("a", TWO, IMPATIENT), [engine("x", **BUSY)], 0, Wait(lacks=2)),
+        (wants("a", TWO, IMPATIENT), [engine("x", **BUSY)], 1, MakeRoom((), ("x",), lacks=1)),
+        (wants("a", TWO), [engine("x", **IDLE)], 0, Wait(lacks=1)),
+    ],
+)
+def test_several_gateways_together_give_what_none_has_alone(
+    wanted: Wanted, running: list[Running], free: int, decision: Decision
+) -> None:
+    """What waits elsewhere is given a part; a gateway's own request asks for a part of the others before it takes."""
+    elsewhere = 2 - free - len(running)
+    decided = planned([wanted, wants("b")], running, free=free, total=2, elsewhere=elsewhere)
+    assert decided[0] == decision
+    assert isinstance(decided[1], Wait)
+
+
 @pytest.mark.parametrize(
     ("replicas", "waiting", "free", "grows"),
     [
@@ -200,6 +238,7 @@ def test_surplus_of_what_is_evicted_is_there_for_the_next() -> None:
         ([engine("a", in_flight=8), engine("a2", in_flight=7)], [], 1, False),
         ([engine("a", in_flight=8), engine("a2", in_flight=9)], [], 1, True),
         ([engine("a", in_flight=8), engine("a2", is_starting=True)], [], 1, False),
+        ([], [], 1, False),
         ([engine("a", in_flight=8)], [], 0, False),
         ([engine("a", in_flight=8)], [wants("b")], 1, False),
         ([engine("a", in_flight=8)], [wants(None)], 1, False),

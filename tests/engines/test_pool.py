@@ -3,32 +3,43 @@
 import asyncio
 import os
 import signal
-import socket
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import update
 
-from app.catalog.resolve import Target
 from app.catalog.spec import GpuChoice
-from app.devices import leases, wishes
+from app.devices import leases
 from app.devices.inventory import declared
 from app.draining import Draining
-from app.engines.engine import Engine, State
+from app.engines.engine import State
 from app.engines.failures import StartFailed
 from app.engines.memory import DoesNotFit
 from app.engines.pool import EnginePool
 from app.engines.waiters import NoCapacity, QueueFull
+from app.errors import Unavailable
 from app.files.storage import Storage
 from app.store.session import Store
-from app.store.tables import DeviceLease, DeviceWish
+from app.store.tables import DeviceLease
 from app.upkeep.loops import repeat
+from tests.engines.pools import (
+    A_LITTLE,
+    LOOK_SECONDS,
+    hold,
+    holders,
+    names,
+    no_wishes,
+    pool_on,
+    stays_waiting,
+    use,
+    wish,
+    withdraw,
+)
 from tests.engines.running import processes_of, simulating, write_adapter
 from tests.eventually import eventually
 from tests.rows import target
@@ -37,8 +48,6 @@ from tests.stores import SqliteStores
 pytestmark = pytest.mark.anyio
 
 CPU = GpuChoice(type="CPU", count=1)
-LOOK_SECONDS = 0.05
-A_LITTLE = 0.4  # seconds, of a wait that is not to end
 
 
 @pytest.fixture
@@ -47,51 +56,6 @@ async def store(sqlite_stores: SqliteStores) -> AsyncIterator[Store]:
     store = Store(sqlite_stores.new_url())
     yield store
     await store.close()
-
-
-@asynccontextmanager
-async def pool_on(
-    store: Store, folder: Path, *, devices: Sequence[str] = ("CPU:2",), **changes: Any
-) -> AsyncIterator[EnginePool]:
-    settings = simulating(folder, **{"settle_seconds": 0.0, **changes})
-    pool = EnginePool(settings, store, Storage(folder), declared(devices))
-    looking = asyncio.create_task(repeat("look", pool.look_at_devices, LOOK_SECONDS))
-    try:
-        yield pool
-    finally:
-        looking.cancel()
-        await asyncio.wait([looking])
-        await pool.drain(grace_seconds=0.1)
-
-
-async def use(pool: EnginePool, wanted: Target) -> Engine:
-    async with pool.lease(wanted) as engine:
-        assert await engine.client.answers(wanted.engine_name, within_seconds=10)
-        return engine
-
-
-async def hold(pool: EnginePool, wanted: Target, until: asyncio.Event) -> None:
-    async with pool.lease(wanted):
-        await until.wait()
-
-
-async def stays_waiting(task: asyncio.Task[Any]) -> bool:
-    await asyncio.wait([task], timeout=A_LITTLE)
-    return not task.done()
-
-
-def names(pool: EnginePool) -> set[str]:
-    return {engine.model.id[-1] for engine in pool.engines}
-
-
-async def holders(store: Store) -> list[str]:
-    async with store.read() as session:
-        return list(await session.scalars(select(DeviceLease.holder)))
-
-
-async def no_wishes(store: Store) -> bool:
-    async with store.read() as session:
-        return not list(await session.scalars(select(DeviceWish.holder)))
 
 
 async def test_leases_of_one_target_share_an_engine(tmp_path: Path, store: Store) -> None:
@@ -133,18 +97,6 @@ async def test_an_idle_engine_that_is_leased_while_it_is_to_be_evicted_stays(tmp
             assert await stays_waiting(waiting)
             assert busy.is_ready
         await waiting
-
-
-async def wish(store: Store, gpu: str, *, since_seconds: float = 0.0, job: str = "ftjob-1") -> None:
-    """A worker of this host would take devices for a job."""
-    async with store.begin() as session:
-        await wishes.wish(session, socket.gethostname(), job, GpuChoice.parse(gpu), seconds=60)
-        await session.execute(update(DeviceWish).values(wished_at=DeviceWish.wished_at - since_seconds))
-
-
-async def withdraw(store: Store, job: str = "ftjob-1") -> None:
-    async with store.begin() as session:
-        await wishes.withdraw(session, socket.gethostname(), job)
 
 
 async def test_an_idle_engine_gives_way_to_a_job_and_comes_back_when_the_job_is_over(
@@ -264,6 +216,30 @@ async def test_a_crowded_engine_gets_a_replica_where_a_device_is_free(tmp_path: 
         assert (names(pool), await holders(store)) == (set(), [])
 
 
+@pytest.mark.parametrize("ends", ["crashes", "sleeps"])
+async def test_a_replica_that_has_gone_to_rest_is_up_again_when_the_others_are_crowded(
+    tmp_path: Path, store: Store, ends: str
+) -> None:
+    options: Any = {"devices": ["A100:2"], "replica_in_flight": 1, "sleep_mode": True}
+    async with pool_on(store, tmp_path, **options) as pool:
+        released, wanted = asyncio.Event(), target(gpu="A100")
+        holding = asyncio.create_task(hold(pool, wanted, released))
+        await eventually(lambda: [e.is_ready for e in pool.engines] == [True, True])
+        spare = pool.engines[1]
+        released.set()
+        await holding
+        if ends == "crashes":
+            assert spare.pid
+            os.kill(spare.pid, signal.SIGKILL)
+            await eventually(lambda: spare.state is State.STOPPED)
+        else:
+            spare.fall_asleep()
+        async with pool.lease(wanted) as busy:
+            assert busy is not spare
+            await eventually(lambda: spare.is_ready)
+        assert len(pool.engines) == 2
+
+
 async def test_a_replica_takes_nothing_from_others(tmp_path: Path, store: Store) -> None:
     async with pool_on(store, tmp_path, devices=["CPU:2"], replica_in_flight=1) as pool:
         await use(pool, target("b"))
@@ -300,52 +276,6 @@ async def test_a_model_that_cannot_fit_is_refused_and_not_tried(tmp_path: Path, 
         await use(pool, target(gpu="A100"))
     assert (pool.engines, await holders(store)) == ([], [])
     await pool.drain(grace_seconds=0.1)
-
-
-async def test_two_gateways_never_use_more_devices_than_there_are(tmp_path: Path, store: Store) -> None:
-    here, there = tmp_path / "here", tmp_path / "there"
-    async with pool_on(store, here, devices=["CPU:1"]) as first, pool_on(store, there, devices=["CPU:1"]) as second:
-        released = asyncio.Event()
-        holding = [asyncio.create_task(hold(pool, target(), released)) for pool in (first, second)]
-        await eventually(lambda: any(engine.is_ready for pool in (first, second) for engine in pool.engines))
-        assert await stays_waiting(holding[0]) or await stays_waiting(holding[1])
-        assert len(first.engines) + len(second.engines) == 1
-        assert len(processes_of(tmp_path)) == 1
-        for task in holding:
-            task.cancel()
-        await asyncio.gather(*holding, return_exceptions=True)
-
-
-async def test_an_idle_engine_gives_way_to_a_request_at_another_gateway(tmp_path: Path, store: Store) -> None:
-    here, there = tmp_path / "here", tmp_path / "there"
-    async with pool_on(store, here, devices=["CPU:1"]) as first, pool_on(store, there, devices=["CPU:1"]) as second:
-        for idle, asked in ((first, second), (second, first), (first, second)):
-            await use(idle, target("a"))
-            assert await use(asked, target("b"))
-            assert idle.engines == []
-        await eventually(lambda: no_wishes(store))
-
-
-async def test_a_busy_engine_drains_for_who_has_waited_long_at_another_gateway(tmp_path: Path, store: Store) -> None:
-    here, there = tmp_path / "here", tmp_path / "there"
-    options: Any = {"devices": ["CPU:1"], "drain_after_seconds": A_LITTLE}
-    async with pool_on(store, here, **options) as first, pool_on(store, there, **options) as second:
-        released = asyncio.Event()
-        running = asyncio.create_task(hold(first, target("a"), released))
-        await eventually(lambda: first.engines and first.engines[0].is_ready)
-        waiting = asyncio.create_task(use(second, target("b")))
-        await eventually(lambda: first._placer.giving_way)
-        assert not waiting.done()
-        released.set()
-        await asyncio.gather(running, waiting)
-
-
-async def test_two_gateways_that_both_want_the_only_device_take_turns(tmp_path: Path, store: Store) -> None:
-    here, there = tmp_path / "here", tmp_path / "there"
-    async with pool_on(store, here, devices=["CPU:1"]) as first, pool_on(store, there, devices=["CPU:1"]) as second:
-        async with asyncio.timeout(60):
-            await asyncio.gather(*(use(pool, target(model)) for model in "abc" for pool in (first, second)))
-        await eventually(lambda: no_wishes(store))
 
 
 async def test_who_waits_for_its_own_gateways_engine_wishes_for_nothing(tmp_path: Path, store: Store) -> None:
@@ -469,6 +399,20 @@ async def test_a_drain_lets_what_runs_end_and_takes_nothing_new(tmp_path: Path, 
         released.set()
         await asyncio.gather(running, draining)
         assert (pool.engines, await holders(store), processes_of(tmp_path)) == ([], [], [])
+
+
+async def test_who_waits_for_an_engine_to_end_does_not_start_it_after_the_drain(tmp_path: Path, store: Store) -> None:
+    options: Any = {"simulate_faults": ["ignore_sigterm"], "engine_stop_seconds": 0.5}
+    async with pool_on(store, tmp_path, **options) as pool:
+        engine = await use(pool, target())
+        ending = asyncio.create_task(engine.stop())
+        await eventually(lambda: engine.state is State.STOPPING)
+        late = asyncio.create_task(use(pool, target()))
+        await eventually(lambda: engine.in_flight)
+        await asyncio.gather(ending, pool.drain(grace_seconds=0.1))
+        with pytest.raises(Unavailable, match="has just stopped"):
+            await late
+        assert (engine.state, processes_of(tmp_path)) == (State.STOPPED, [])
 
 
 async def test_a_drain_does_not_wait_longer_than_its_grace(tmp_path: Path, store: Store) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from httpx import AsyncClient
 
-from tests.asking import CHAT, chat_body, ledger_of, ok, refused, spend_everything
+from tests.asking import CHAT, chat_body, leave_funds, ledger_of, ok, refused, spend_everything
 from tests.eventually import eventually
 from tests.servers import Server, running_server
 
@@ -51,9 +51,24 @@ async def test_a_cold_model_becomes_warm_and_its_gpu_seconds_are_charged_once(
     assert await status_of(client, gpu="H100") == "cold"
     [charge] = await eventually(lambda: ledger_of(simulated, client, "warmup"))
     assert charge.gpu_seconds > 0
+    assert charge.key_id
     assert charge.amount_micros == pytest.approx(-charge.gpu_seconds * 2.5e6 / 3600, abs=1)
     assert ok(await client.post(f"/api/warmup/{MODEL}", params={"gpu": "A100"}))["status"] == "already_warmed"
     assert len(await ledger_of(simulated, client, "warmup")) == 1
+
+
+async def test_that_one_could_not_pay_for_it_is_not_told_to_others(simulated: Server, client: AsyncClient) -> None:
+    model, poor = "Qwen/Qwen3-32B", simulated.new_org()
+    await leave_funds(simulated, poor.id, 1)
+    async with AsyncClient(base_url=simulated.url, headers=poor.headers, timeout=30) as other:
+        ok(await other.post(f"/api/warmup/{model}"))
+
+        async def failure() -> str | None:
+            error: str | None = ok(await other.get(f"/api/warmup/status/{model}"))["error"]
+            return error
+
+        assert "balance" in await eventually(failure)
+    assert await status_of(client, model) == "cold"
 
 
 async def test_a_start_tells_how_far_it_is_and_the_next_one_how_long_it_will_take(

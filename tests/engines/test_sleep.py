@@ -20,6 +20,7 @@ from app.devices.inventory import declared
 from app.engines.client import Token
 from app.engines.engine import Engine, State
 from app.engines.pool import EnginePool
+from app.engines.process import EngineProcess
 from app.engines.sleep import LOGPROB_TOLERANCE, Level, choose_level, says_the_same
 from app.engines.warmup import Warmups
 from app.errors import Unavailable
@@ -27,7 +28,7 @@ from app.files.storage import Storage
 from app.store.session import Store
 from tests.engines.running import engine_in, processes_of, simulating, write_adapter
 from tests.eventually import eventually
-from tests.rows import CATALOG, give_credit, make_org, target
+from tests.rows import CATALOG, give_credit, key_of, make_org, target
 from tests.stores import SqliteStores
 
 pytestmark = pytest.mark.anyio
@@ -170,6 +171,25 @@ async def test_one_that_dies_in_its_sleep_is_noticed(tmp_path: Path) -> None:
         await ready(engine)
 
 
+async def test_one_that_dies_in_the_very_moment_it_is_woken_is_a_cold_start(tmp_path: Path) -> None:
+    async with sleeper(tmp_path) as engine:
+        await asleep(engine)
+        assert engine.pid
+        assert engine._process
+        os.kill(engine.pid, signal.SIGKILL)
+        await until_seen_dead(engine._process)
+        engine.ensure_starting()
+        await ready(engine)
+        assert (engine.starts, engine.failure, bool(await say(engine))) == (2, None, True)
+
+
+async def until_seen_dead(process: EngineProcess) -> None:
+    """Returns before those who are told of it have been."""
+    assert process._child
+    while process._child.returncode is None:
+        await asyncio.sleep(0)
+
+
 @pytest.mark.parametrize("faults", [[], ["sleep_takes:60"]])
 async def test_one_that_sleeps_or_falls_asleep_can_be_stopped(tmp_path: Path, faults: list[str]) -> None:
     async with sleeper(tmp_path, simulate_faults=faults) as engine:
@@ -253,8 +273,8 @@ async def test_one_that_sleeps_counts_as_cold_and_its_wake_is_charged(
         async with pool.lease(SMALL) as engine:
             pass
         await pool.look_after()
-        assert warmups.state(SMALL.model, SMALL.gpu).word == "cold"
-        assert warmups.start(SMALL, org.id) == "warming"
+        assert warmups.state(org.id, SMALL.model, SMALL.gpu).word == "cold"
+        assert warmups.start(SMALL, key_of(org)) == "warming"
         await eventually(lambda: engine.is_ready)
         assert engine.starts == 2
         await warmups.close()

@@ -6,6 +6,7 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ from app.catalog.resolve import AdapterRef
 from app.catalog.spec import ModelSpec
 from app.devices.inventory import declared
 from app.engines.adapters import AdapterRefused
-from app.engines.engine import Engine
+from app.engines.engine import Engine, State
 from app.engines.own_model import model_of
 from app.engines.pool import EnginePool
-from app.engines.trial import NoAnswer, try_everywhere
+from app.engines.trial import ChangesNothing, NoAnswer, NoNumbers, try_everywhere
 from app.files.storage import Storage
 from app.store.session import Store
 from app.store.tables import Adapter, Checkpoint
@@ -86,6 +87,25 @@ async def test_an_adapter_that_fails_its_canary_is_nowhere_afterwards(tmp_path: 
     async with two_replicas(tmp_path, store, simulate_faults=["error"]) as (pool, engines):
         with pytest.raises(NoAnswer):
             await try_everywhere(pool, target(adapter=adapter), org_id="org_1")
+        assert await loaded(engines) == [set(), set()]
+
+
+async def test_an_adapter_that_changes_nothing_is_nowhere_afterwards(tmp_path: Path, store: Store) -> None:
+    adapter = write_adapter(Storage(tmp_path), weight=0.0)
+    async with two_replicas(tmp_path, store) as (pool, engines):
+        with pytest.raises(ChangesNothing):
+            await try_everywhere(pool, target(adapter=adapter), org_id="org_1")
+        assert await loaded(engines) == [set(), set()]
+
+
+async def test_an_engine_that_computed_no_numbers_is_ended_and_starts_anew(tmp_path: Path, store: Store) -> None:
+    adapter = write_adapter(Storage(tmp_path), weight=nan)
+    async with two_replicas(tmp_path, store) as (pool, engines):
+        with pytest.raises(NoNumbers):
+            await try_everywhere(pool, target(adapter=adapter), org_id="org_1")
+        assert sorted(engine.state for engine in engines) == [State.READY, State.STOPPED]
+        for engine in engines:
+            await engine.ensure_ready(within_seconds=20)
         assert await loaded(engines) == [set(), set()]
 
 

@@ -28,6 +28,10 @@ class Waiting:
     since: int
     answer: str = ""
 
+    @property
+    def lane(self) -> str:
+        return f"{self.org_id} {self.gpu}"
+
 
 @dataclass(eq=False)
 class SimEngine:
@@ -56,12 +60,12 @@ class World:
         if engine:
             self._lease(engine, one)
         else:
-            self.queue.add(one.org_id, one)
+            self.queue.add(one.lane, one)
             self.place()
         return one
 
     def leave(self, one: Waiting) -> None:
-        self.queue.leave(one.org_id, one)
+        self.queue.leave(one.lane, one)
         one.answer = "left"
         self.place()
 
@@ -91,7 +95,7 @@ class World:
         waiting = list(self.queue)
         wanted = [Wanted(one.model_id, one.gpu, self.now - one.since) for one in waiting]
         seen = [self._seen(engine) for engine in self.engines.values()]
-        decisions = plan(wanted, seen, free=self.free(), total=DEVICES, rules=RULES)
+        decisions = plan(wanted, seen, free=self.free(), elsewhere={}, total=DEVICES, rules=RULES)
         self.draining = {name for d in decisions if isinstance(d, MakeRoom) for name in d.drain}
         changes = [self._do(one, decision) for one, decision in zip(waiting, decisions, strict=True)]
         return any(changes)
@@ -100,7 +104,7 @@ class World:
         match decision:
             case Reuse(name):
                 assert one.model_id == self.engines[name].model_id
-                self.queue.serve(one.org_id, one)
+                self.queue.serve(one.lane, one)
                 self._lease(self.engines[name], one)
             case Start():
                 self._start(one)
@@ -111,14 +115,14 @@ class World:
                 return False
             case Refuse():
                 assert one.gpu.count > DEVICES[one.gpu.type]
-                self.queue.leave(one.org_id, one)
+                self.queue.leave(one.lane, one)
                 one.answer = "refused"
             case _:
                 return False
         return True
 
     def _start(self, one: Waiting) -> None:
-        self.queue.serve(one.org_id, one)
+        self.queue.serve(one.lane, one)
         if one.model_id is None:
             self.jobs.append((one.gpu, self.now + one.seconds))
             one.answer = "served"
@@ -132,7 +136,8 @@ class World:
         assert engine.gone_at is None
         assert not engine.requests, "a busy engine was evicted"
         assert not self._is_pinned(engine.id)
-        assert engine.ready_at <= self.now
+        has_settled = self.now - engine.ready_at >= RULES.settle_seconds
+        assert has_settled or engine.id in self.draining, "one that was just warmed was evicted"
         engine.gone_at = self.now + STOP_SECONDS
 
     def _lease(self, engine: SimEngine, one: Waiting) -> None:

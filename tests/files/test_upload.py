@@ -6,7 +6,11 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from httpx import AsyncClient
+from sqlalchemy import update
 
+from app.settings import Settings
+from app.store.session import Store
+from app.store.tables import Org
 from tests.asking import jsonl, ok, refused, stored_files, upload
 from tests.eventually import eventually
 from tests.servers import Server, running_server
@@ -138,6 +142,53 @@ async def test_a_repeated_upload_with_the_same_key_is_one_file(small: Server, cl
     assert other.headers["x-should-retry"] == "false"
     assert {path.name for path in stored_files(small)} >= {first["id"]}
     assert not [path for path in stored_files(small) if path.suffix]
+
+
+@pytest.fixture
+async def tight(small: Server) -> AsyncIterator[AsyncClient]:
+    """Of an organisation that may keep one file, of a thousand bytes."""
+    org = small.new_org()
+    store = Store(Settings(data_dir=small.data_dir).store_url)
+    async with store.begin() as session:
+        await session.execute(update(Org).where(Org.id == org.id).values(max_stored_files=1, max_stored_bytes=1000))
+    await store.close()
+    async with AsyncClient(base_url=small.url, headers=org.headers, timeout=30) as client:
+        yield client
+
+
+async def test_what_an_organisation_has_no_room_for_is_refused_before_it_is_sent(
+    small: Server, tight: AsyncClient
+) -> None:
+    head = (
+        f"POST /v1/files HTTP/1.1\r\nHost: x\r\nAuthorization: {tight.headers['authorization']}\r\n"
+        f"Content-Type: {FORM['content-type']}\r\nContent-Length: {MAX_BYTES}\r\n\r\n"
+    )
+    reader, writer = await asyncio.open_connection("127.0.0.1", small.port)
+    writer.write(head.encode())
+    assert b"storage_limit_reached" in await asyncio.wait_for(reader.read(), 10)
+    writer.close()
+
+
+async def test_a_stream_is_refused_where_it_passes_the_room_that_is_left(small: Server, tight: AsyncClient) -> None:
+    before = stored_files(small)
+    body = chunked(HEAD, b"x" * 1000, TAIL)
+    exactly = ok(await tight.post("/v1/files", content=body, headers=FORM, params={"purpose": "fine-tune-results"}))
+    ok(await tight.delete(f"/v1/files/{exactly['id']}"))
+    told = refused(
+        await tight.post("/v1/files", content=chunked(HEAD, b"x" * 1001, TAIL), headers=FORM),
+        413,
+        param="file",
+        code="storage_limit_reached",
+    )
+    assert told["troubleshooting"] == {"max_files": 1, "max_bytes": 1000, "files": 0, "bytes": 0}
+    assert stored_files(small) == before
+
+
+async def test_a_repeat_of_the_upload_that_took_the_last_room_finds_it(tight: AsyncClient) -> None:
+    key, file = {"Idempotency-Key": "once"}, {"file": ("a.jsonl", jsonl()[:900])}
+    first, second = [ok(await tight.post("/v1/files", files=file, headers=key)) for _ in range(2)]
+    assert first == second
+    refused(await tight.post("/v1/files", files=file), 413, param="file", code="storage_limit_reached")
 
 
 async def test_other_bodies_have_a_limit_too(client: AsyncClient) -> None:

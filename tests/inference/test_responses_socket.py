@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import orjson
 import pytest
 from httpx import AsyncClient
@@ -17,6 +16,7 @@ from app.inference.responses_socket import MAX_WAITING
 from tests.asking import MODEL, data_lines, ledger_of, ok, spend_everything
 from tests.eventually import eventually
 from tests.inference.sockets import connected, create, receive, rest_of_turn, turn
+from tests.real.engines import count_generated, count_running
 from tests.servers import Server, TestOrg, running_server
 
 pytestmark = pytest.mark.anyio
@@ -110,7 +110,7 @@ WRONG: dict[str, tuple[Any, int, str | None, str]] = {
     "no model": ({**TURN, "model": None}, 400, "model", "invalid_request_error"),
     "an unknown model": ({**TURN, "model": "no/such"}, 404, "model", "model_not_found"),
     "no input": ({**TURN, "input": None}, 400, "input", "missing_required_parameter"),
-    "what the engine refuses": ({**TURN, "input": "w " * 9000}, 400, "input_tokens", "context_length_exceeded"),
+    "what the engine refuses": ({**TURN, "input": "w " * 9000}, 400, "input", "context_length_exceeded"),
     "an unknown previous": (
         {**TURN, "previous_response_id": "resp_x"},
         400,
@@ -235,33 +235,23 @@ async def is_refused(socket: ClientConnection, status: int) -> bool:
     return bool((await turn(socket, max_output_tokens=1)).get("status") == status)
 
 
-def engine_metrics(server: Server, name: str) -> float:
-    """A figure of all of a server's engines."""
-    total = 0.0
-    for path in (server.data_dir / "engines").glob("*.sock"):
-        with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://engine") as client:
-            lines = client.get("/metrics").text.splitlines()
-        total += sum(float(line.split()[-1]) for line in lines if line.startswith(f"vllm:{name}{{"))
-    return total
-
-
 async def test_who_leaves_ends_the_generation_within_a_second_and_pays_for_what_it_was(
     simulated: Server, org: TestOrg, http: AsyncClient
 ) -> None:
     async with connected(simulated.url, org.headers) as socket:
         await turn(socket, generate=False)
-        before = engine_metrics(simulated, "generation_tokens_total")
+        before = count_generated(simulated)
         await create(socket, "[simulate: pace=40] [simulate: tokens=2000]")
         await create(socket, "This one waits.")
         n_deltas = 0
         while n_deltas < 8:
             n_deltas += (await receive(socket))["type"] == "response.output_text.delta"
-    await eventually(lambda: engine_metrics(simulated, "num_requests_running") == 0, within_seconds=1)
-    generated = engine_metrics(simulated, "generation_tokens_total") - before
+    await eventually(lambda: count_running(simulated) == 0, within_seconds=1)
+    generated = count_generated(simulated) - before
     (charge,) = await eventually(lambda: ledger_of(simulated, http, "inference"))
     assert n_deltas <= charge.completion_tokens <= generated < 100
     assert generated - charge.completion_tokens <= 2  # what was on its way
-    assert engine_metrics(simulated, "generation_tokens_total") - before == generated  # what waited never began
+    assert count_generated(simulated) - before == generated  # what waited never began
 
 
 @pytest.fixture(scope="module")

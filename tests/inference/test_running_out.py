@@ -3,10 +3,7 @@
 import pytest
 from httpx import AsyncClient
 
-from app.billing.ledger import Entry, append, balance_micros
-from app.settings import Settings
-from app.store.session import Store
-from tests.asking import CHAT, chat_body, data_lines, ledger_of, ok, refused
+from tests.asking import CHAT, chat_body, data_lines, leave_funds, ledger_of, ok, refused
 from tests.servers import Server
 
 pytestmark = pytest.mark.anyio
@@ -18,11 +15,7 @@ MICROS = 60  # for a prompt and some 1,000 tokens
 @pytest.fixture
 async def poor(simulated: Server, client: AsyncClient) -> AsyncClient:
     org_id = ok(await client.get("/v1/balance/current"))["organization_id"]
-    store = Store(Settings(data_dir=simulated.data_dir).store_url)
-    async with store.begin() as session:
-        change = MICROS - await balance_micros(session, org_id)
-        await append(session, Entry(org_id=org_id, source=f"left:{org_id}", kind="credit", amount_micros=change))
-    await store.close()
+    await leave_funds(simulated, org_id, MICROS)
     return client
 
 

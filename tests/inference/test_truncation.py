@@ -94,7 +94,7 @@ async def ask(client: AsyncClient, **fields: Any) -> Any:
 
 async def test_a_talk_that_is_too_long_is_answered_without_its_beginning(client: AsyncClient) -> None:
     talk = long_talk(100)
-    refused(await ask(client, input=talk), 400, param="input_tokens", code="context_length_exceeded")
+    refused(await ask(client, input=talk), 400, param="input", code="context_length_exceeded")
     body = ok(await ask(client, input=talk, truncation="auto", max_output_tokens=300))
     assert body["status"] == "completed"
     assert "And the last question?" in body["output_text"]

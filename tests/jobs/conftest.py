@@ -1,4 +1,7 @@
-"""Servers that train in no time, and one whose training stops half-way until it is begun again."""
+"""Servers that train in no time, and one whose training stops half-way until it is begun again.
+
+They look twenty times a second, also when nobody asks them: they end with the tests of jobs.
+"""
 
 from collections.abc import AsyncIterator, Iterator
 
@@ -20,7 +23,7 @@ HANGING = {
 }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def quick_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with running_server(tmp_path_factory.mktemp("quick"), "--simulate", **QUICK) as server:
         yield server
@@ -32,7 +35,7 @@ async def quick(quick_server: Server) -> AsyncIterator[AsyncClient]:
         yield client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def hanging_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A training writes its checkpoint of step 5 and hangs there; one that goes on from step 5 ends well."""
     with running_server(tmp_path_factory.mktemp("hanging"), "--simulate", **HANGING) as server:

@@ -18,7 +18,7 @@ from app.jobs.service import create_job
 from app.store.session import Store
 from tests.asking import JOBS, MODEL, TEN_STEPS, jsonl, ok, refused, upload
 from tests.asking import create_job as make_job
-from tests.rows import CATALOG, chat_rows, make_file, make_org
+from tests.rows import CATALOG, chat_rows, key_of, make_file, make_org
 
 ESTIMATE = "/v1/fine_tuning/estimate"
 SPEC, A100 = CATALOG.models[0], GpuChoice.parse("A100")
@@ -124,10 +124,29 @@ async def test_a_job_that_no_gpu_here_can_hold_is_refused_with_the_numbers(store
         file = await make_file(session, org, row_lengths={"1024": 10})
         asked = JobCreate(model=SPEC.id, training_file=file.id)
         with pytest.raises(DoesNotFit) as refusal:
-            await create_job(session, SMALL, org.id, asked, gpu=A100)
+            await create_job(session, SMALL, key_of(org), asked, gpu=A100)
         assert (refusal.value.troubleshooting or {})["memory_gib"] == 2
-        enough = await create_job(session, CATALOG, org.id, asked, gpu=A100)
+        enough = await create_job(session, CATALOG, key_of(org), asked, gpu=A100)
         assert enough.status == "queued"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("memory_gib", "asked", "resolved"), [(80, "auto", False), (4, "auto", True), (4, False, False), (80, True, True)]
+)
+async def test_gradients_are_checkpointed_where_memory_asks_for_it_and_the_job_says_so(
+    store: Store, memory_gib: int, asked: bool | str, resolved: bool
+) -> None:
+    gpus = {"A100": GpuType(memory_gib=memory_gib, dollars_per_hour=Decimal(1))}
+    async with store.begin() as session:
+        org = await make_org(session)
+        await append(session, Entry(org_id=org.id, source="test", kind="credit", amount_micros=10**6))
+        file = await make_file(session, org, row_lengths={"1024": 10})
+        body = JobCreate.model_validate(
+            {"model": SPEC.id, "training_file": file.id, "hyperparameters": {"gradient_checkpointing": asked}}
+        )
+        job = await create_job(session, CATALOG.model_copy(update={"gpus": gpus}), key_of(org), body, gpu=A100)
+        assert job.hyperparameters["gradient_checkpointing"] is resolved
 
 
 @pytest.mark.anyio

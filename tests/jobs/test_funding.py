@@ -1,16 +1,19 @@
 """A job holds what it is going to cost, and waits for credit where there is none."""
 
 import pytest
+from sqlalchemy import update
 
 from app.billing import holds
 from app.billing.ledger import InsufficientFunds, balance_micros
 from app.jobs import queue
+from app.jobs.cost import cost_micros, estimate_micros
 from app.jobs.events import list_after
-from app.jobs.funding import cost_micros, fund, require_estimate, resume_funded
+from app.jobs.funding import fund, require_estimate, resume_funded
 from app.jobs.queue import Lease
 from app.jobs.states import Stage, Status
 from app.store.session import Store
-from app.store.tables import Job
+from app.store.tables import Hold, Job
+from app.upkeep.sweeping import Swept, sweep_holds
 from tests.rows import CATALOG, give_credit, make_file, make_job, make_org
 
 pytestmark = pytest.mark.anyio
@@ -26,6 +29,7 @@ async def new_job(store: Store, credit_micros: int) -> str:
         await give_credit(session, org.id, credit_micros)
         file = await make_file(session, org, row_lengths={"100000": 10})
         job = await make_job(session, org, training_file=file.id)
+        job.estimated_micros = await estimate_micros(session, CATALOG, job)
         await queue.enqueue(session, job)
     return job.id
 
@@ -58,7 +62,7 @@ async def test_a_job_that_cannot_be_paid_is_refused(store: Store) -> None:
     job = await get_job(store, await new_job(store, 1000))
     async with store.begin() as session:
         with pytest.raises(InsufficientFunds):
-            await require_estimate(session, CATALOG, job)
+            await require_estimate(session, job)
 
 
 async def test_the_estimate_is_held_or_as_much_as_there_is(store: Store) -> None:
@@ -109,3 +113,25 @@ async def test_nothing_is_held_for_a_job_that_is_over(store: Store, end: str) ->
     async with store.read() as session:
         left = await balance_micros(session, (await get_job(store, job_id)).org_id)
     assert left == 10**9 - (0 if end == "fail" else 40 * SECOND_MICROS)
+
+
+@pytest.mark.parametrize("stop", ["pause", "die"])
+async def test_what_a_job_has_cost_stays_held_when_its_lease_has_run_out_and_no_more(store: Store, stop: str) -> None:
+    job_id = await new_job(store, 10**9)
+    lease = await claimed(store, job_id)
+    async with store.begin() as session:
+        await queue.use_gpus(session, lease, 40.0)
+    assert await funded(store, job_id)
+    async with store.begin() as session:
+        if stop == "pause":
+            await queue.pause(session, await session.get_one(Job, job_id))
+        await session.execute(update(Hold).values(expires_at=0.0))
+    job = await get_job(store, job_id)
+    cost = cost_micros(CATALOG, job)
+    assert cost <= await held(store, job_id) <= 2 * cost
+    assert await sweep_holds(store, dry=False) == [Swept("holds of nobody", 0)]
+    async with store.begin() as session:
+        await queue.cancel(session, CATALOG, job)
+    assert await held(store, job_id) == 0
+    async with store.read() as session:
+        assert await balance_micros(session, job.org_id) == 10**9 - cost

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from app.errors import BadRequest
-from app.jobs.hyperparameters import HyperparametersIn, auto_epochs, resolve_hyperparameters
+from app.jobs.hyperparameters import HyperparametersIn, as_made, auto_epochs, resolve_hyperparameters
 from tests.rows import CATALOG
 
 SPEC = CATALOG.models[0]
@@ -110,3 +110,18 @@ def test_a_run_sees_enough_rows_and_not_too_many(n_rows: int) -> None:
     assert 1 <= epochs <= 25
     assert epochs * n_rows <= 25_000 or epochs == 1
     assert epochs * n_rows >= 100 - n_rows or epochs == 25
+
+
+ORIGIN = {"lora_r": 8, "lora_alpha": 20, "lora_dropout": 0.1, "lora_target_modules": ["q_proj"], "use_rslora": True}
+
+
+@pytest.mark.parametrize("asked", [{}, {"lora_r": "auto"}, {"lora_rank": 8, "use_rslora": True}])
+def test_what_is_trained_on_stays_as_it_was_made(asked: dict[str, Any]) -> None:
+    made = as_made(resolved(asked), HyperparametersIn.model_validate(asked), ORIGIN)
+    assert made == {**resolved(asked), **ORIGIN}
+
+
+def test_what_is_trained_on_cannot_be_made_otherwise() -> None:
+    with pytest.raises(BadRequest) as refusal:
+        as_made(resolved(), HyperparametersIn(lora_alpha=16), ORIGIN)
+    assert refusal.value.param == "hyperparameters.lora_alpha"

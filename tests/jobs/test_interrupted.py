@@ -8,6 +8,11 @@ import psutil
 import pytest
 from httpx import AsyncClient
 
+from app.catalog.load import load_catalog
+from app.jobs.cost import cost_micros
+from app.settings import Settings
+from app.store.session import Store
+from app.store.tables import Job
 from tests.asking import (
     CHAT,
     JOBS,
@@ -17,6 +22,7 @@ from tests.asking import (
     create_job,
     events_of,
     job_in,
+    leave_funds,
     ledger_of,
     ok,
     refused,
@@ -103,6 +109,37 @@ async def test_a_paused_job_goes_on_from_its_checkpoint(hanging_server: Server, 
     told = [event["event_type"] for event in await events(hanging, job)]
     assert told.index("sft.paused") < told.index("sft.resumed") < told.index("workflow.completed")
     assert await steps(hanging, job) == list(range(1, 11))
+
+
+async def test_a_job_that_runs_out_of_credit_waits_for_it_with_its_checkpoint_and_then_goes_on_to_its_end(
+    hanging_server: Server, hanging: AsyncClient
+) -> None:
+    job = await half_way(hanging)
+    org_id = job["organization_id"]
+    await leave_funds(hanging_server, org_id, await cost_so_far(hanging_server, job["id"]) + 150)  # 5 s of the CPU
+    await job_in(hanging, job["id"], "paused")
+    await eventually(lambda: not recipes(hanging_server))
+    left = await cost_so_far(hanging_server, job["id"])
+    body = chat_body(max_tokens=4000)
+    assert (await hanging.post(CHAT, json=body)).status_code in (402, 429), "what the job has cost is there no more"
+    await leave_funds(hanging_server, org_id, left + 10**7)
+    await job_in(hanging, job["id"], "succeeded")
+    told = await events(hanging, job)
+    assert "credit" in next(event["message"] for event in told if event["event_type"] == "sft.paused")
+    assert [event["event_type"] for event in told].count("sft.resumed") == 1
+    assert await steps(hanging, job) == list(range(1, 11))
+    [charge] = await ledger_of(hanging_server, hanging, "training")
+    assert -charge.amount_micros > left
+    assert ok(await hanging.get("/v1/balance/current"))["balance_cents"] >= 0
+
+
+async def cost_so_far(server: Server, job_id: str) -> int:
+    settings = Settings(data_dir=server.data_dir)
+    store = Store(settings.store_url)
+    async with store.read() as session:
+        job = await session.get_one(Job, job_id)
+    await store.close()
+    return cost_micros(load_catalog(settings.catalog), job)
 
 
 async def test_a_job_whose_worker_is_killed_goes_on_from_its_checkpoint(

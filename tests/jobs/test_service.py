@@ -3,8 +3,9 @@
 import asyncio
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
+from app.billing.budgets import BudgetSpent
 from app.billing.ledger import Entry, append
 from app.catalog.names import adapter_id, fine_tuned_name
 from app.catalog.resolve import UnknownModel
@@ -17,7 +18,7 @@ from app.jobs.service import ModelInUse, create_job, mark_model_deleted
 from app.jobs.states import Stage, Status
 from app.store.session import Store
 from app.store.tables import Adapter, File, Job, Org
-from tests.rows import CATALOG, make_file, make_job, make_org
+from tests.rows import CATALOG, key_of, make_file, make_job, make_org
 
 pytestmark = pytest.mark.anyio
 
@@ -42,7 +43,7 @@ async def create(store: Store, org: Org, file: File, *, model: str = "test/a", k
     asked = JobCreate.model_validate({"model": model, "training_file": file.id, "seed": 1})
     async with store.begin() as session:
         gpu = GpuChoice.parse("CPU")
-        return await create_job(session, CATALOG, org.id, asked, gpu=gpu, idempotency_key=key)
+        return await create_job(session, CATALOG, key_of(org), asked, gpu=gpu, idempotency_key=key)
 
 
 async def delete_model(store: Store, adapter: Adapter) -> None:
@@ -105,3 +106,12 @@ async def test_no_job_begins_on_a_model_or_a_file_that_is_deleted_meanwhile(stor
     else:
         assert isinstance(created, UnknownModel if n_round % 2 else UnknownFile)
         assert deleted in (None, True)
+
+
+async def test_a_job_is_of_the_key_that_asks_and_within_its_organisations_budget(store: Store) -> None:
+    org, file = await tenant(store)
+    assert (await create(store, org, file)).key_id == "key"
+    async with store.begin() as session:
+        await session.execute(update(Org).where(Org.id == org.id).values(monthly_budget_micros=0))
+    with pytest.raises(BudgetSpent):
+        await create(store, org, file)

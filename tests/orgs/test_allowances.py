@@ -3,12 +3,15 @@
 from collections.abc import AsyncIterator
 
 import pytest
+from sqlalchemy import update
 
 from app.ids import new_id
 from app.orgs.allowances import Allowance, Allowances, RateLimited
+from app.orgs.at_once import TooManyAtOnce
 from app.orgs.keys import CurrentKey, Limits
 from app.orgs.roles import Role
 from app.store.session import Store
+from app.store.tables import UnderWay
 
 pytestmark = pytest.mark.anyio
 
@@ -110,3 +113,72 @@ async def test_where_nobody_has_limits_the_store_is_left_alone() -> None:
     nowhere = Store("sqlite+aiosqlite:////nowhere/loam.db")
     await Allowances(nowhere).share()
     await nowhere.close()
+
+
+def begin_all(allowance: Allowance) -> int:
+    """How many requests may be under way until one is refused."""
+    for n_begun in range(1000):
+        try:
+            allowance.begin()
+        except TooManyAtOnce:
+            assert not allowance.has_left()
+            return n_begun
+    raise AssertionError("no limit")
+
+
+async def test_as_many_requests_run_at_once_as_may_and_another_when_one_has_ended(store: Store) -> None:
+    allowance = await Allowances(store).of(a_key(Limits(requests_at_once=3)))
+    assert begin_all(allowance) == 3
+    with pytest.raises(TooManyAtOnce, match="3 requests of this key"):
+        allowance.require()
+    allowance.end()
+    allowance.require()
+    assert begin_all(allowance) == 1
+
+
+async def test_keys_share_how_many_requests_their_organisation_may_make_at_once(store: Store) -> None:
+    allowances, org = Allowances(store), Limits(requests_at_once=3)
+    first, second = [await allowances.of(a_key(Limits(requests_at_once=2), org)) for _ in range(2)]
+    assert [begin_all(each) for each in (first, second)] == [2, 1]
+    with pytest.raises(TooManyAtOnce, match="3 requests of this organisation"):
+        second.require()
+
+
+async def test_what_runs_on_one_gateway_the_other_counts_once_it_has_been_told(
+    gateways: tuple[Allowances, Allowances],
+) -> None:
+    key = a_key(Limits(requests_at_once=5))
+    first, second = [await gateway.of(key) for gateway in gateways]
+    for _ in range(4):
+        first.begin()
+    for gateway in gateways:
+        await gateway.share()
+    assert begin_all(second) == 1
+    for _ in range(3):
+        first.end()
+    for gateway in gateways:
+        await gateway.share()
+    assert begin_all(second) == 3
+
+
+async def test_a_gateway_that_has_just_started_knows_what_runs_on_others_but_not_on_dead_ones(
+    store: Store, gateways: tuple[Allowances, Allowances]
+) -> None:
+    key = a_key(Limits(requests_at_once=5))
+    assert begin_all(await gateways[0].of(key)) == 5
+    await gateways[0].share()
+    assert begin_all(await gateways[1].of(key)) == 0
+    async with store.begin() as session:
+        await session.execute(update(UnderWay).values(expires_at=0.0))
+    assert begin_all(await Allowances(store).of(key)) == 5
+
+
+async def test_whoever_changes_a_limit_does_not_change_how_many_are_under_way(store: Store) -> None:
+    allowances, key = Allowances(store), a_key(Limits(requests_at_once=2))
+    before = await allowances.of(key)
+    assert begin_all(before) == 2
+    raised = CurrentKey(key.org_id, key.key_id, key.role, limits=Limits(requests_at_once=5))
+    after = await allowances.of(raised)
+    assert begin_all(after) == 3
+    before.end()
+    assert begin_all(after) == 1

@@ -3,17 +3,17 @@
 import time
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import Update, select, update
 from starlette.types import Scope
 
-from app.errors import NotFound
 from app.orgs.auth import bearer_token
-from app.orgs.keys import CurrentKey, KeyRing, create_key, hash_key
+from app.orgs.key_ring import KeyRing
+from app.orgs.keys import CurrentKey, hash_key
 from app.orgs.roles import Role
-from app.orgs.service import revoke_key
 from app.store.session import Store
-from app.store.tables import ApiKey
-from tests.rows import make_org
+from app.store.tables import ApiKey, Org
+from tests.eventually import eventually
+from tests.rows import make_key, make_org
 
 pytestmark = pytest.mark.anyio
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 async def new_key(store: Store) -> tuple[str, ApiKey]:
     async with store.begin() as session:
         org = await make_org(session)
-        key = await create_key(session, org, name="test")
+        key = await make_key(session, org)
         row = await session.scalar(select(ApiKey).where(ApiKey.org_id == org.id))
     assert row
     return key, row
@@ -50,14 +50,71 @@ async def test_an_expired_key_is_nobody(store: Store) -> None:
     assert await KeyRing(store, cache_seconds=5).authenticate(key) is None
 
 
-async def test_a_revoked_key_is_nobody_and_can_be_revoked_once(store: Store) -> None:
+async def test_a_key_that_expires_while_it_is_known_is_nobody_any_more(store: Store) -> None:
     key, row = await new_key(store)
+    ring = KeyRing(store, cache_seconds=60)
     async with store.begin() as session:
-        await revoke_key(session, row.id)
-        await revoke_key(session, row.id)  # harmless
-        with pytest.raises(NotFound):
-            await revoke_key(session, "key_nobody")
-    assert await KeyRing(store, cache_seconds=5).authenticate(key) is None
+        await session.execute(update(ApiKey).where(ApiKey.id == row.id).values(expires_at=time.time() + 0.5))
+    assert await ring.authenticate(key)
+    await eventually(lambda: ring.find_known(hash_key(key)) is None, within_seconds=2)
+    assert await ring.authenticate(key) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        update(ApiKey).values(revoked_at=1.0),
+        update(ApiKey).values(key_hash="another"),
+        update(Org).values(deleted_at=1.0),
+    ],
+    ids=["revoked", "rotated", "of a deleted organisation"],
+)
+async def test_a_key_that_goes_is_forgotten_when_the_ring_looks_next(store: Store, change: Update) -> None:
+    key, _ = await new_key(store)
+    ring = KeyRing(store, cache_seconds=60)
+    assert await ring.authenticate(key)
+    await ring.keep_up()
+    known = await ring.authenticate(key)
+    await ring.keep_up()
+    assert ring.find_known(hash_key(key)) is known  # nothing has changed
+    async with store.begin() as session:
+        await session.execute(change)
+    await ring.keep_up()
+    assert ring.find_known(hash_key(key)) is None
+    assert await ring.authenticate(key) is None
+
+
+async def test_a_change_of_what_a_key_may_do_is_seen_when_the_ring_looks_next(store: Store) -> None:
+    key, _ = await new_key(store)
+    ring = KeyRing(store, cache_seconds=60)
+    await ring.authenticate(key)
+    await ring.keep_up()
+    async with store.begin() as session:
+        await session.execute(update(ApiKey).values(role=Role.READ))
+        await session.execute(update(Org).values(tokens_per_minute=7))
+    await ring.keep_up()
+    known = await ring.authenticate(key)
+    assert known
+    assert (known.role, known.org_limits.tokens_per_minute) == (Role.READ, 7)
+
+
+async def test_when_a_key_was_used_is_told_and_makes_nobody_forget_it(store: Store) -> None:
+    key, row = await new_key(store)
+    ring, other = KeyRing(store, cache_seconds=60), KeyRing(store, cache_seconds=60)
+    for each in (ring, other):
+        await each.authenticate(key)
+        await each.keep_up()
+    known = await other.authenticate(key)
+    await ring.authenticate(key)
+    began = time.time()
+    await ring.tell_used()
+    await ring.tell_used()  # nothing more
+    async with store.read() as session:
+        used_at = await session.scalar(select(ApiKey.last_used_at).where(ApiKey.id == row.id))
+    assert used_at
+    assert began - 5 < used_at <= time.time()
+    await other.keep_up()
+    assert other.find_known(key) is known
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,15 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select
 
-from app.files.service import NoRoom, Room, add
+from app.files.service import NoRoom, add
 from app.files.storage import Storage
 from app.ids import new_id
 from app.jobs.service import TooManyQueued, require_place
 from app.jobs.states import Status
+from app.orgs.quotas import Quotas
+from app.settings import Settings
 from app.store.session import Store
-from app.store.tables import File, Job
+from app.store.tables import File, Job, Org
 from tests.rows import make_file, make_job, make_org
 
 pytestmark = pytest.mark.anyio
@@ -25,9 +27,9 @@ def a_file(org_id: str, storage: Storage) -> File:
     return file
 
 
-@pytest.mark.parametrize("room", [Room(max_files=3, max_bytes=10**9), Room(max_files=100, max_bytes=39)])
+@pytest.mark.parametrize("quotas", [Quotas(3, 10**9, 0), Quotas(100, 39, 0)])
 async def test_uploads_at_the_same_time_do_not_pass_the_quota_together(
-    tmp_path: Path, store: Store, store_url: str, room: Room
+    tmp_path: Path, store: Store, store_url: str, quotas: Quotas
 ) -> None:
     storage, second = Storage(tmp_path), Store(store_url)
     async with store.begin() as session:
@@ -35,7 +37,7 @@ async def test_uploads_at_the_same_time_do_not_pass_the_quota_together(
         await make_file(session, other, size_bytes=1000)
         await make_file(session, org, size_bytes=1000, deleted_at=1.0)
     files = [a_file(org.id, storage) for _ in range(8)]
-    adding = (add(each, storage, file, None, room) for each, file in zip([store, second] * 4, files, strict=True))
+    adding = (add(each, storage, file, None, quotas) for each, file in zip([store, second] * 4, files, strict=True))
     done = await asyncio.gather(*adding, return_exceptions=True)
     await second.close()
     assert [type(each) for each in done].count(NoRoom) == 5
@@ -61,3 +63,8 @@ async def test_jobs_queued_at_the_same_time_do_not_pass_the_quota_together(store
     assert [type(each) for each in done].count(TooManyQueued) == 5
     async with store.read() as session:
         assert await session.scalar(select(func.count()).select_from(Job).where(Job.org_id == org.id)) == 4
+
+
+def test_an_organisations_own_quota_goes_before_the_servers() -> None:
+    settings = Settings(max_stored_files=5, max_stored_bytes=50, max_queued_jobs=7)
+    assert Quotas.of(Org(max_stored_files=None, max_stored_bytes=60, max_queued_jobs=0), settings) == Quotas(5, 60, 0)

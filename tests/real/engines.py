@@ -1,6 +1,7 @@
-"""A look at a server's engine from behind: its processes, and what it says of itself on its own socket."""
+"""A look at a server's engines from behind: their processes, and what they say of themselves on their own sockets."""
 
 import re
+from pathlib import Path
 
 import httpx
 import psutil
@@ -29,19 +30,23 @@ def _command(process: psutil.Process) -> str:
 
 
 def count_running(server: Server) -> int:
-    """Requests that the engine works on or has queued."""
+    """Requests that the engines work on or have queued."""
     return sum(_figures(server, "num_requests_(?:running|waiting)"))
 
 
 def count_generated(server: Server) -> int:
-    """Tokens that the engine has made since its start."""
+    """Tokens that the engines have made since their start."""
     return sum(_figures(server, "generation_tokens_total"))
 
 
 def _figures(server: Server, name: str) -> list[int]:
-    socket = next((server.data_dir / "engines").glob("*.sock"))
-    with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), base_url="http://engine") as client:
-        metrics = client.get("/metrics").text
+    sockets = (server.data_dir / "engines").glob("*.sock")
+    metrics = "\n".join(map(_metrics, sockets))
     found = re.findall(rf"^vllm:{name}(?:{{[^}}]*}})? ([0-9.e+]+)", metrics, re.MULTILINE)
     assert found, f"the engine does not tell its {name}"
     return [int(float(number)) for number in found]
+
+
+def _metrics(socket: Path) -> str:
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), base_url="http://engine") as client:
+        return client.get("/metrics").text

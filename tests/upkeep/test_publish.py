@@ -1,8 +1,10 @@
 """A job succeeds when its adapter has answered, once, and not when the job is over by then."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,12 @@ from app.jobs.states import EventType, Stage, Status
 from app.store.session import Store
 from app.store.tables import File, Job
 from app.upkeep.publish import Publisher
+from app.upkeep.results import SETTLED_SECONDS, save_results_of_ended
 from tests.engines.running import simulating
 from tests.eventually import eventually
 from tests.rows import CATALOG, make_job
 from tests.workers.test_worker import events_of, get_job
+from workers.simulated_adapter import tiny_safetensors
 
 pytestmark = pytest.mark.anyio
 
@@ -40,13 +44,14 @@ async def publishing(folder: Path, store: Store, **changes: Any) -> AsyncIterato
         await pool.drain(grace_seconds=0.1)
 
 
-async def trained_job(store: Store, storage: Storage, *, rank: int = 8) -> str:
+async def trained_job(store: Store, storage: Storage, *, rank: int = 8, weight: float = 1.0, **changes: Any) -> str:
+    changes = {"status": Status.RUNNING, "stage": Stage.PUBLISH, **changes}
     async with store.begin() as session:
-        changes: dict[str, Any] = {"status": Status.RUNNING, "stage": Stage.PUBLISH}
         job = await make_job(session, trained_tokens=1000, gpu_seconds=100.0, **changes)
     adapter = storage.adapter(job.id, "adapter")
     adapter.mkdir(parents=True)
     (adapter / "adapter_config.json").write_text(f'{{"r": {rank}}}')
+    (adapter / "adapter_model.safetensors").write_bytes(tiny_safetensors(weight))
     (storage.run(job.id) / "metrics.jsonl").write_bytes(METRICS)
     return job.id
 
@@ -98,3 +103,33 @@ async def test_what_cannot_be_served_is_tried_again_and_then_given_up(tmp_path: 
     assert (job.status, job.error and job.error["code"]) == (Status.FAILED, "publish_failed")
     assert job.error
     assert str(tmp_path) not in job.error["message"]
+
+
+@pytest.mark.parametrize(("weight", "code"), [(0.0, "adapter_changes_nothing"), (nan, "adapter_not_finite")])
+async def test_an_adapter_that_is_itself_at_fault_fails_its_job_at_once(
+    tmp_path: Path, store: Store, weight: float, code: str
+) -> None:
+    job_id = await trained_job(store, Storage(tmp_path), weight=weight)
+    async with publishing(tmp_path, store) as publisher:
+        assert await publisher.step()
+    job = await get_job(store, job_id)
+    assert (job.status, job.attempts, job.error and job.error["code"]) == (Status.FAILED, 1, code)
+    assert job.error
+    assert "learning_rate" in job.error["message"]
+
+
+@pytest.mark.parametrize("status", [Status.FAILED, Status.CANCELLED])
+async def test_a_job_that_ended_otherwise_has_its_metrics_as_a_result_too(
+    tmp_path: Path, store: Store, status: Status
+) -> None:
+    settings, storage = simulating(tmp_path), Storage(tmp_path)
+    finished_at = time.time() - 2 * SETTLED_SECONDS
+    ended = await trained_job(store, storage, status=status, finished_at=finished_at)
+    running = await trained_job(store, storage)
+    recent = await trained_job(store, storage, status=status, finished_at=time.time())
+    await asyncio.gather(*(save_results_of_ended(settings, store, storage) for _ in range(2)))
+    [result] = (await get_job(store, ended)).result_files
+    assert storage.file(result).read_text().splitlines()[1].startswith("1,,0.5,")
+    assert [(await get_job(store, job_id)).result_files for job_id in (running, recent)] == [[], []]
+    async with store.read() as session:
+        assert [file.id for file in await session.scalars(select(File))] == [result]

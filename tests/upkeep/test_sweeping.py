@@ -13,7 +13,7 @@ from app.files.storage import Storage
 from app.ids import new_id
 from app.jobs.states import Status
 from app.store.session import Store
-from app.store.tables import Adapter, Checkpoint, EngineStatus, IdempotencyKey, Job, JobEvent, Org, RateLevel
+from app.store.tables import Adapter, Checkpoint, EngineStatus, IdempotencyKey, Job, JobEvent, Org, RateLevel, UnderWay
 from app.upkeep.sweeping import (
     MAX_ROWS,
     Swept,
@@ -23,6 +23,7 @@ from app.upkeep.sweeping import (
     sweep_idempotency_keys,
     sweep_job_events,
     sweep_rate_levels,
+    sweep_under_way,
 )
 from tests.rows import make_file, make_job, make_org
 
@@ -195,6 +196,15 @@ async def test_a_rate_limit_that_nobody_uses_is_forgotten(store: Store) -> None:
     await sweep_rate_levels(store, dry=False)
     async with store.read() as session:
         assert list(await session.scalars(select(RateLevel.subject))) == ["young"]
+
+
+async def test_what_ran_on_a_gateway_that_is_gone_is_forgotten(store: Store) -> None:
+    async with store.begin() as session:
+        for gateway, at in (("gone", 1.0), ("here", time.time())):
+            session.add(UnderWay(gateway=gateway, subject="org", number=1, expires_at=at))
+    await sweep_under_way(store, dry=False)
+    async with store.read() as session:
+        assert list(await session.scalars(select(UnderWay.gateway))) == ["here"]
 
 
 async def test_two_gateways_sweep_beside_each_other(tmp_path: Path, store: Store, store_url: str) -> None:

@@ -18,7 +18,8 @@ from app.files.zipped import zipped
 from app.ids import new_id
 from app.jobs.adapter_folder import adapter_members
 from app.settings import ROOT
-from tests.workers.test_sft import finish, make_run
+from tests.workers.test_sft import finish_here, make_run
+from workers.merge import main
 
 pytestmark = pytest.mark.training
 
@@ -35,7 +36,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Storage:
 def trained(storage: Storage) -> AdapterRef:
     job_id = new_id("ftjob")
     run = make_run(storage.run(job_id), n_epochs=2)
-    assert finish(run) == 0, (run / "log.txt").read_text()
+    assert finish_here(run) == 0
     return AdapterRef("adapter", job_id, "adapter")
 
 
@@ -48,10 +49,9 @@ def unzipped(storage: Storage, trained: AdapterRef, tmp_path_factory: pytest.Tem
     return folder
 
 
-def merge(base: Path, adapter: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+def merge(base: Path, adapter: Path, folder: Path) -> int:
     folder.mkdir()
-    argv = [sys.executable, "-m", "workers.merge", str(base), str(adapter), str(folder)]
-    return subprocess.run(argv, check=False, capture_output=True, text=True, timeout=120)
+    return main(str(base), adapter, folder)
 
 
 def log_probs(model: torch.nn.Module, folder: Path) -> torch.Tensor:
@@ -73,7 +73,9 @@ def exact_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_adapter_is_loaded_by_peft_as_it_came_and_merged_it_says_the_same(
     unzipped: Path, exact_base: Path, tmp_path: Path
 ) -> None:
-    done = merge(exact_base, unzipped, tmp_path / "merged")
+    (tmp_path / "merged").mkdir()
+    argv = [sys.executable, "-m", "workers.merge", str(exact_base), str(unzipped), str(tmp_path / "merged")]
+    done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     plain = AutoModelForCausalLM.from_pretrained(exact_base)
     before = log_probs(plain, exact_base)
@@ -84,7 +86,7 @@ def test_an_adapter_is_loaded_by_peft_as_it_came_and_merged_it_says_the_same(
 
 
 def test_the_merged_folder_is_a_whole_model_in_the_precision_of_its_base(unzipped: Path, tmp_path: Path) -> None:
-    assert merge(BASE, unzipped, tmp_path / "merged").returncode == 0
+    assert merge(BASE, unzipped, tmp_path / "merged") == 0
     names = {path.name for path in (tmp_path / "merged").iterdir()}
     assert names >= {path.name for path in BASE.iterdir()}
     template = "chat_template.jinja"
@@ -93,12 +95,13 @@ def test_the_merged_folder_is_a_whole_model_in_the_precision_of_its_base(unzippe
     assert merged.dtype == AutoModelForCausalLM.from_pretrained(BASE, dtype="auto").dtype
 
 
-def test_what_cannot_be_merged_is_told_in_one_line(unzipped: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_merged_is_told_in_one_line(
+    unzipped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (unzipped / "adapter_model.safetensors").rename(tmp_path / "weights")
     try:
         (unzipped / "adapter_model.safetensors").write_bytes(b"torn")
-        done = merge(BASE, unzipped, tmp_path / "merged")
+        assert merge(BASE, unzipped, tmp_path / "merged") == 1
     finally:
         (tmp_path / "weights").replace(unzipped / "adapter_model.safetensors")
-    assert done.returncode == 1
-    assert "could not be merged" in done.stderr.splitlines()[-1]
+    assert "could not be merged" in capsys.readouterr().err.splitlines()[-1]
