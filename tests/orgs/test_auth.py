@@ -114,7 +114,7 @@ async def test_when_a_key_was_used_is_told_and_makes_nobody_forget_it(store: Sto
     assert used_at
     assert began - 5 < used_at <= time.time()
     await other.keep_up()
-    assert other.find_known(key) is known
+    assert other.find_known(hash_key(key)) is known
 
 
 @pytest.mark.parametrize(
