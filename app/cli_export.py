@@ -46,6 +46,7 @@ async def find(session: AsyncSession, catalog: Catalog, name: str) -> Found:
 def export(storage: Storage, catalog: Catalog, found: Found, folder: Path, *, merged: bool) -> None:
     """Raises CannotExport, AlreadyThere, NoAdapter, OSError; then nothing of the folder is left."""
     members = adapter_members(storage, catalog, found.base.id, found.adapter)
+    merged = merged and found.adapter.own_name is None  # whole weights need no merging
     if merged:
         _require_torch()
     with new_folder(folder) as unfinished:

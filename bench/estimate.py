@@ -100,7 +100,7 @@ def measure(case: Case, folder: Path) -> list[str]:
     real_tokens = trained.losses[-1][0]
     tokens = estimate.trained_tokens(lengths, N_STEPS * case.batch_size, numbers)
     cpu = GpuChoice.parse("CPU")
-    needed = estimate.memory_bytes(spec, numbers, max(lengths.rows_of), on_cpu=True)
+    needed = estimate.memory_bytes(spec, numbers, max(lengths.rows_of), cpu)
     seconds = estimate.training_seconds(CATALOG, spec, cpu, numbers, 1000) or 0.0
     return [
         case.name,

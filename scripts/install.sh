@@ -37,6 +37,8 @@ install -e ".${extras:+[$extras]}"
 if [[ ",$extras," == *,dev,* ]]; then
   # It asks for an older jiter and rich than openai's client and the server do, and runs with theirs.
   install --no-deps "instructor==1.17.0"
+  # Its kernels are CUDA's; the tests run them in Triton's interpreter. With its dependencies it would fetch a torch.
+  install --no-deps "liger-kernel==0.8.5"
 fi
 if [ "$engine" = cpu ]; then
   pip uninstall -q -y torchvision torchaudio torchcodec 2>/dev/null

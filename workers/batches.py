@@ -73,6 +73,26 @@ def halves(batches: list[Microbatch]) -> list[Microbatch]:
     return [half for batch, at in cut for half in (batch[:at], batch[at:]) if half]
 
 
+def dealt(batches: list[Microbatch], n_ranks: int, batch_size: int) -> list[list[Microbatch]]:
+    """A step's rows for each of several ranks: about as many tokens each, and no more rows at once than asked for."""
+    if n_ranks == 1:
+        return [batches]
+    hands: list[Microbatch] = [[] for _ in range(n_ranks)]
+    lengths = [0] * n_ranks
+    rows = [example for batch in batches for example in batch]
+    for example in sorted(rows, key=lambda example: len(example.input_ids), reverse=True):
+        lightest = lengths.index(min(lengths))
+        hands[lightest].append(example)
+        lengths[lightest] += len(example.input_ids)
+    shares = [in_order(hand, batch_size) for hand in hands]
+    return [filled(share, max(map(len, shares))) for share in shares]
+
+
+def filled(batches: list[Microbatch], n: int) -> list[Microbatch]:
+    """As many as other ranks have, since some passes take all of them: those that are missing teach nothing."""
+    return batches + [[Example(0, [0], [IGNORED])]] * (n - len(batches))
+
+
 def in_order(examples: list[Example], batch_size: int) -> list[Microbatch]:
     return [examples[at : at + batch_size] for at in range(0, len(examples), batch_size)]
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.catalog.spec import Catalog, GpuChoice, ModelSpec
 from app.devices import leases
-from app.devices.inventory import Device, cpu_threads
+from app.devices.inventory import Device
 from app.files.storage import Storage
 from app.ids import new_id
 from app.jobs import queue
@@ -30,6 +29,7 @@ from app.settings import Settings
 from app.store.session import Store, insert_if_absent
 from app.store.tables import Checkpoint, Job
 from workers.metrics import Told, tell
+from workers.recipe import recipe_command, recipe_environment
 from workers.run_lock import Occupied, is_taken, name_holder, open_lock, take_from_holder
 from workers.sparing import halved, told
 
@@ -91,13 +91,12 @@ class Run:
     async def _start(self, spec: ModelSpec) -> asyncio.subprocess.Process:
         """The recipe, which from then on is the one that has the run folder's lock. Raises Occupied, LeaseLost."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        module = "workers.simulated_sft" if self._settings.simulate else "workers.sft"
-        # SIGKILL, so that no recipe of a dead worker writes where another one's has begun.
-        argv, orphan = [sys.executable, "-m", module, str(self._folder)], signal.SIGKILL
+        argv = recipe_command(self._folder, self._devices, simulate=self._settings.simulate)
+        orphan = signal.SIGKILL  # so that no recipe of a dead worker writes where another one's has begun
         with open_lock(self._folder) as lock, (self._folder / "log.txt").open("ab") as output:
             await self._occupy(lock)
             self._prepare(spec)
-            env, fds = self._environment(), (lock.fileno(),)
+            env, fds = recipe_environment(self._devices), (lock.fileno(),)
             child = await spawn(argv, log=output, env=env, orphan_signal=orphan, pass_fds=fds)
             name_holder(lock, child.pid)
         return child
@@ -131,7 +130,8 @@ class Run:
             "training_file": str(self._storage.file(self._job.training_file)),
             "validation_file": self._validation_file(),
             "init_adapter": self._init_adapter(),
-            "device": "cpu" if self._job.gpu == "CPU" or self._settings.simulate else "cuda",
+            "training_type": self._job.training_type,
+            "device": "cpu" if self._devices[0].type == "CPU" or self._settings.simulate else "cuda",
             "seed": self._job.seed,
             "checkpoint_every_steps": self._settings.checkpoint_every_steps,
             "keep_checkpoints": self._settings.keep_checkpoints,
@@ -157,15 +157,6 @@ class Run:
     def _is_origin_gone(self) -> bool:
         origin = self._init_adapter()
         return origin is not None and not Path(origin).is_dir()
-
-    def _environment(self) -> dict[str, str]:
-        env = {"TOKENIZERS_PARALLELISM": "false", "WANDB_ERROR_REPORTING": "false"}
-        if self._job.gpu == "CPU":
-            env["OMP_NUM_THREADS"] = str(cpu_threads())
-        else:
-            env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
-            env["CUDA_VISIBLE_DEVICES"] = ",".join(str(device.index) for device in self._devices)
-        return env
 
     async def _follow(self, child: asyncio.subprocess.Process, stop: asyncio.Event) -> None:
         """Report until the child has ended. Raises LeaseLost."""

@@ -11,21 +11,23 @@ from typing import Any
 
 
 class Metrics:
-    """metrics.jsonl: append-only, one write per line."""
+    """metrics.jsonl: append-only, one write per line. Of several processes the first tells; all do of their errors."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, is_first: bool = True) -> None:
         self.path = path
+        self.is_first = is_first
         self.also: Callable[[str, Mapping[str, Any]], None] = lambda _kind, _fields: None  # is told what is written
-        if path.exists() and not path.read_bytes().endswith(b"\n"):
+        if is_first and path.exists() and not path.read_bytes().endswith(b"\n"):
             self._append(b"\n")  # a line torn by a crash must not swallow ours
 
     def write(self, kind: str, **fields: Any) -> None:
-        self._append(json.dumps({"kind": kind, "at": time.time(), **fields}).encode() + b"\n")
-        self.also(kind, fields)
+        if self.is_first or kind == "error":
+            self._append(json.dumps({"kind": kind, "at": time.time(), **fields}).encode() + b"\n")
+            self.also(kind, fields)
 
     def finish(self) -> None:
         """Says it once, also when a run is started again behind its end."""
-        lines = list(self._lines())
+        lines = list(self._lines()) if self.is_first else []
         if lines and lines[-1]["kind"] == "finished":
             return
         last: dict[str, Any] = next((line for line in reversed(lines) if line["kind"] == "step"), {})

@@ -23,12 +23,13 @@ class Hyperparameters(BaseModel):
     train_on_inputs: bool
     validation_split: float = 0.0  # this share of the rows is kept for validation, if no file is given
     early_stopping_patience: int | None = None  # so many validations without a better one end the run; the best is kept
-    lora_r: int
-    lora_alpha: int
-    lora_dropout: float
-    lora_target_modules: Literal["all-linear"] | list[str]
+    # of an adapter; a full fine-tune has none
+    lora_r: int = 16
+    lora_alpha: int = 32
+    lora_dropout: float = 0.0
+    lora_target_modules: Literal["all-linear"] | list[str] = "all-linear"
     use_rslora: bool = False  # scaled by the root of the rank, so that high ranks learn as well
-    use_qlora: bool
+    use_qlora: bool = False
     gradient_checkpointing: bool
 
 
@@ -49,10 +50,16 @@ class Config(BaseModel):
     served_model: str  # what the engine calls the base
     training_file: Path
     validation_file: Path | None
-    init_adapter: Path | None
+    init_adapter: Path | None  # of a full fine-tune, the model that it continues
+    training_type: Literal["sft", "full"] = "sft"
     device: Literal["cpu", "cuda"]
     seed: int
     checkpoint_every_steps: int
     keep_checkpoints: int
     wandb: Wandb | None = None
     hyperparameters: Hyperparameters
+
+    @property
+    def is_full(self) -> bool:
+        """Every weight is trained, and the model is its own."""
+        return self.training_type == "full"

@@ -1,4 +1,4 @@
-"""The files of an adapter that was never trained: PEFT's, and the answers it would have learned."""
+"""The files of a fine-tune that was never trained: PEFT's or a model's, and the answers it would have learned."""
 
 import json
 import struct
@@ -13,6 +13,11 @@ ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "d
 
 def adapter_files(config: Json, rows: list[Json], weight: float) -> dict[str, bytes]:
     parameters, first = config["hyperparameters"], config.get("init_adapter")
+    known = Path(first) / "answers.json" if first else None
+    earlier = json.loads(known.read_bytes()) if known and known.exists() else {}
+    learned = {"answers.json": json.dumps({**earlier, **dict(trained_answers(rows))}).encode()}
+    if config.get("training_type") == "full":
+        return {"config.json": b"{}", "model.safetensors": tiny_safetensors(weight), **learned}
     modules = parameters["lora_target_modules"]
     peft = {
         "peft_type": "LORA",
@@ -25,12 +30,10 @@ def adapter_files(config: Json, rows: list[Json], weight: float) -> dict[str, by
         "bias": "none",
         "inference_mode": True,
     }
-    known = Path(first) / "answers.json" if first else None
-    earlier = json.loads(known.read_bytes()) if known and known.exists() else {}
     return {
         "adapter_config.json": json.dumps(peft, indent=2).encode(),
         "adapter_model.safetensors": tiny_safetensors(weight),
-        "answers.json": json.dumps({**earlier, **dict(trained_answers(rows))}).encode(),
+        **learned,
     }
 
 

@@ -5,12 +5,14 @@ What is no number spoils the engine that computes with it, for others too; so no
 
 import math
 
-from peft import PeftModel
+import torch
 
 from workers.batches import Microbatch
 from workers.loss import validate
 from workers.run_state import Run
 from workers.sft_errors import TrainingError
+from workers.sharding import number_of
+from workers.trained import Trained
 
 NEW = "lora_B"  # begins at zero, and so does what an adapter adds
 
@@ -24,13 +26,13 @@ def require_numbers(step: int, *figures: float) -> None:
 
 
 def require_sound(run: Run, rows: Microbatch) -> None:
-    """Of weights as they are now, which no loss has shown yet. Raises TrainingError."""
-    require_numbers(run.step, *(float(p.detach().abs().max()) for p in run.parameters))
-    require_numbers(run.step, validate(run.model, [rows])["valid_loss"])
+    """Of weights as they are now, which no loss has shown yet. All ranks ask at once. Raises TrainingError."""
+    norm = torch.nn.utils.get_total_norm([p.detach() for p in run.parameters])
+    require_numbers(run.step, number_of(norm), validate(run.model, [rows], run.world)["valid_loss"])
 
 
-def require_change(model: PeftModel) -> None:
-    """Raises TrainingError."""
+def require_change(model: Trained) -> None:
+    """Of an adapter: all weights of a full fine-tune are there before. Raises TrainingError."""
     new = [p for name, p in model.named_parameters() if NEW in name]
     if new and not any(p.detach().any() for p in new):
         raise TrainingError(

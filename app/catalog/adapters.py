@@ -5,12 +5,14 @@ from collections.abc import Collection
 from sqlalchemy import select, union
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.catalog.resolve import AdapterRef
-from app.store.tables import Adapter, Checkpoint
+from app.catalog.resolve import CHECKPOINT_NAME, AdapterRef
+from app.store.tables import Adapter, Checkpoint, Job
 
 
 async def newest_published(session: AsyncSession, base_model: str, *, limit: int) -> list[AdapterRef]:
-    rows = select(Adapter).where(Adapter.base_model == base_model, Adapter.deleted_at.is_(None))
+    """Full fine-tunes are none: they are models of their own."""
+    rows = select(Adapter).join(Job, Job.id == Adapter.job_id).where(Job.training_type != "full")
+    rows = rows.where(Adapter.base_model == base_model, Adapter.deleted_at.is_(None))
     newest = await session.scalars(rows.order_by(Adapter.created_at.desc(), Adapter.id.desc()).limit(limit))
     return [AdapterRef(adapter.id, adapter.job_id, "adapter") for adapter in newest]
 
@@ -24,3 +26,11 @@ async def deleted_among(session: AsyncSession, adapter_ids: Collection[str]) -> 
         .where(Checkpoint.id.in_(adapter_ids), Adapter.deleted_at.is_not(None))
     )
     return set(await session.scalars(union(deleted, checkpoints)))
+
+
+async def deleted_models_among(session: AsyncSession, names: Collection[str]) -> set[str]:
+    """Those of deleted full fine-tunes, their checkpoints too."""
+    model_of = {name: CHECKPOINT_NAME.sub(r"\g<adapter>", name) for name in names}
+    rows = select(Adapter.name).where(Adapter.name.in_(model_of.values()), Adapter.deleted_at.is_not(None))
+    deleted = set(await session.scalars(rows))
+    return {name for name, model in model_of.items() if model in deleted}

@@ -8,6 +8,13 @@ def fine_tuned_name(job: Job) -> str:
     return ":".join(["ft", job.base_model, *([job.suffix] if job.suffix else []), job.id])
 
 
+def own_name(job: Job, step: int | None = None) -> str | None:
+    """What the model of a full fine-tune, or of a checkpoint of it, is called inside too; None for an adapter."""
+    if job.training_type != "full":
+        return None
+    return fine_tuned_name(job) if step is None else f"{fine_tuned_name(job)}:ckpt-step-{step}"
+
+
 def adapter_id(job_id: str) -> str:
     """The engine-side name of a job's adapter: known before it is published, and never used for another."""
     return job_id.replace("ftjob-", "adapter_")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.catalog.names import fine_tuned_name
+from app.catalog.names import fine_tuned_name, own_name
 from app.catalog.spec import Catalog, GpuChoice, ModelSpec
 from app.errors import APIError
 from app.store.tables import Adapter, Checkpoint, Job
@@ -30,11 +30,15 @@ class WrongGpu(APIError):
 
 @dataclass(frozen=True)
 class AdapterRef:
-    """A LoRA adapter: its immutable engine-side id, and its folder in storage."""
+    """A fine-tune: its immutable engine-side id, and its folder in storage.
+
+    `own_name`: of a full fine-tune, which is no adapter but a model of its own.
+    """
 
     id: str
     job_id: str
     folder: str
+    own_name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -69,14 +73,12 @@ async def _find_adapter(session: AsyncSession, org_id: str, name: str) -> tuple[
     """The base model's id, and the published adapter or the checkpoint that `name` tells."""
     if match := CHECKPOINT_NAME.match(name):
         return await _find_checkpoint(session, org_id, match["adapter"], int(match["step"]))
-    adapter = await session.scalar(
-        select(Adapter).where(
-            Adapter.org_id == org_id, func.lower(Adapter.name) == name.lower(), Adapter.deleted_at.is_(None)
-        )
-    )
-    if adapter is None:
+    is_named = (Adapter.org_id == org_id, func.lower(Adapter.name) == name.lower(), Adapter.deleted_at.is_(None))
+    rows = select(Adapter, Job).join(Job, Job.id == Adapter.job_id).where(*is_named)
+    row = (await session.execute(rows)).one_or_none()
+    if row is None:
         return None
-    return adapter.base_model, AdapterRef(adapter.id, adapter.job_id, "adapter")
+    return row.Adapter.base_model, AdapterRef(row.Adapter.id, row.Job.id, "adapter", own_name(row.Job))
 
 
 async def _find_checkpoint(
@@ -93,7 +95,14 @@ async def _find_checkpoint(
     row = (await session.execute(rows)).one_or_none()
     if row is None or fine_tuned_name(row.Job).lower() != adapter_name.lower():
         return None
-    return row.Job.base_model, AdapterRef(row.Checkpoint.id, row.Job.id, f"checkpoints/step-{step}")
+    folder = f"checkpoints/step-{step}"
+    return row.Job.base_model, AdapterRef(row.Checkpoint.id, row.Job.id, folder, own_name(row.Job, step))
+
+
+def asked_choices(model: ModelSpec, wanted: str | None) -> list[GpuChoice]:
+    """None or one, wherever it may be. Raises WrongGpu for one that the model does not run on."""
+    wanted = (wanted or "").strip()
+    return [_parse_wanted(model, wanted, {"supported_gpus": model.gpus})] if wanted else []
 
 
 def choose_gpu(model: ModelSpec, wanted: str | None, present: Sequence[GpuChoice], *, fallback: bool) -> GpuChoice:

@@ -71,6 +71,7 @@ class ModelSpec(_Strict):
     reasoning_parser: str | None = None
     max_lora_rank: Literal[8, 16, 32, 64, 128, 256, 320, 512] = 64
     trainable: bool = True
+    full_fine_tune: bool = False
     pinned: bool = False
     dollars_per_million_tokens: TokenPrices
 

@@ -140,7 +140,10 @@ def effective_config(job: Job) -> dict[str, Any]:
     return {
         "compute": {"gpu_type": gpu.type, "gpu_count": gpu.count},
         "data": {"validation_files": [job.validation_file] if job.validation_file else []},
-        "training": {"mode": "lora", "use_qlora": job.hyperparameters["use_qlora"]},
+        "training": {
+            "mode": "full" if job.training_type == "full" else "lora",
+            "use_qlora": job.hyperparameters.get("use_qlora", False),
+        },
     }
 
 

@@ -139,6 +139,10 @@ class EnginePool:
         """Well within every lease: hold on to the devices, stop engines that have lost theirs to others."""
         await self._fleet.hold_devices()
 
+    async def retire(self, engines: Sequence[Engine]) -> None:
+        """Nobody needs them any more. Returns when they have stopped."""
+        await self._fleet.retire(*engines)
+
     async def look_after(self) -> None:
         """Now and then: stop engines that idle for long, end those that hang; that takes as long as they are silent."""
         await asyncio.gather(*(self._look_after(engine) for engine in self.engines))

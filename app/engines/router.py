@@ -9,10 +9,11 @@ from pydantic import BaseModel
 
 from app.billing.ledger import require_funds
 from app.catalog.preference import wanted_gpu
-from app.catalog.resolve import Target, choose_gpu, resolve
+from app.catalog.resolve import choose_gpu, resolve
 from app.catalog.spec import GpuChoice, ModelSpec
 from app.deps import SessionDep
 from app.devices.inventory import as_choices, for_engines
+from app.engines.own_model import model_of, target_of
 from app.engines.start_times import estimate_seconds
 from app.engines.warmup import Warmups
 from app.errors import BadRequest
@@ -55,7 +56,8 @@ async def get_warmup_status(
     `estimated_seconds` is what the last starts of this model on this GPU type took as a whole.
     """
     require_model(key, model_id)
-    spec, _ = await resolve(session, request.app.state.catalog, key.org_id, model_id)
+    base, tuned = await resolve(session, request.app.state.catalog, key.org_id, model_id)
+    spec = model_of(request.app.state.storage, base, tuned)
     wanted = wanted_gpu(request.scope, {})
     state = get_warmups(request).state(key.org_id, spec, _choose(request, spec, wanted) if wanted else None)
     return WarmupStatus(
@@ -78,17 +80,18 @@ async def warm_up(
     """Start the model's engine now; answers at once. Needs no body, but a GPU may be asked for in one."""
     wanted = wanted_gpu(request.scope, await _read_body(request))
     require_model(key, model_id)
-    spec, adapter = await resolve(session, request.app.state.catalog, key.org_id, model_id)
+    base, tuned = await resolve(session, request.app.state.catalog, key.org_id, model_id)
     await require_funds(session, key.org_id)
     await request.app.state.budgets.require(key)
-    choice = _choose(request, spec, wanted)
-    status = get_warmups(request).start(Target(spec, adapter, choice), key)
+    choice = _choose(request, base, wanted)
+    target = target_of(request.app.state.storage, base, tuned, choice)
+    status = get_warmups(request).start(target, key)
     return WarmupOut(
         status=status,
         model=model_id,
         gpu=str(choice),
         timestamp=datetime.now(UTC),
-        estimated_seconds=_estimate(request, spec, str(choice)),
+        estimated_seconds=_estimate(request, target.model, str(choice)),
     )
 
 

@@ -1,4 +1,4 @@
-"""An adapter's folder, as the simulated engine reads it."""
+"""A fine-tune's folder, as the simulated engine reads it."""
 
 import json
 import struct
@@ -19,9 +19,18 @@ def read_adapter(name: str, path: Path, max_lora_rank: int) -> Adapter:
     if config.get("r", 0) > max_lora_rank:
         text = f"LoRA rank {config['r']} is greater than max_lora_rank {max_lora_rank}."
         raise Refusal(text, kind="InternalServerError", status=500)
+    return Adapter(name, str(path), read_answers(path), read_weight(path / "adapter_model.safetensors"))
+
+
+def read_own(name: str, path: Path) -> Adapter | None:
+    """What the model itself has learned, where it is a full fine-tune."""
+    answers = read_answers(path)
+    return Adapter(name, str(path), answers, read_weight(path / "model.safetensors")) if answers else None
+
+
+def read_answers(path: Path) -> dict[str, str]:
     answers = path / "answers.json"
-    known = json.loads(answers.read_bytes()) if answers.exists() else {}
-    return Adapter(name, str(path), known, read_weight(path / "adapter_model.safetensors"))
+    return dict(json.loads(answers.read_bytes())) if answers.exists() else {}
 
 
 def read_weight(path: Path) -> float:

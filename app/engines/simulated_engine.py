@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from app.engines.simulated_adapters import read_adapter
+from app.engines.simulated_adapters import read_adapter, read_own
 from app.engines.simulated_answers import Adapter, Answer, answer
 from app.engines.simulated_request import (
     ChatRequest,
@@ -54,6 +54,7 @@ class SimulatedEngine:
     def __init__(self, flags: argparse.Namespace) -> None:
         self.flags = flags
         self.sleeping = SimulatedSleep(flags.faults)
+        self.own = read_own(flags.served_model_name[0], Path(flags.model))
         self.adapters: dict[str, Adapter] = {}
         self.cached_blocks: set[int] = set()
         self.running_requests = 0
@@ -84,7 +85,7 @@ class SimulatedEngine:
             cached_tokens=self.cached_tokens(asked, adapter),
             counts_reasoning=can_think,
         )
-        effective = adapter if adapter and adapter.weight and adapter.loaded_at == self.sleeping.n_sleeps else None
+        effective = self.learned(adapter)
         if effective and math.isnan(effective.weight) and asked.top_logprobs is not None:
             raise Refusal("Out of range float values are not JSON compliant")
         answers = [
@@ -94,6 +95,13 @@ class SimulatedEngine:
             return CountedStream(self, self.stream(exchange, answers))
         with self.running():
             return await unless_gone(request, self.complete(exchange, answers))
+
+    def learned(self, adapter: Adapter | None) -> Adapter | None:
+        """What answers otherwise than the base does; an adapter that was loaded before a sleep is spoilt."""
+        if adapter and adapter.loaded_at != self.sleeping.n_sleeps:
+            return None
+        effective = adapter or self.own
+        return effective if effective and effective.weight else None
 
     async def complete(self, exchange: Exchange, answers: list[Answer]) -> Response:
         async for _ in self.ticks(exchange.request, answers):

@@ -47,9 +47,13 @@ async def try_everywhere(pool: EnginePool, target: Target, *, org_id: str) -> No
 
 
 async def _try(engine: Engine, target: Target) -> None:
-    """By what the same engine says without it, to the last bit: the least that was learned shows in some of it."""
-    base = await _ask(engine, target.model.id)
-    if base is None:
+    """By what the same engine says without it, to the last bit: the least that was learned shows in some of it.
+
+    A full fine-tune has an engine of its own, which has nothing to compare with: numbers are all that is asked of it.
+    """
+    is_adapter = target.adapter is not None
+    base = await _ask(engine, target.model.id) if is_adapter else None
+    if is_adapter and base is None:
         raise NoAnswer("The engine computes no numbers, with or without the fine-tuned model.")
     tuned = await _ask(engine, target.engine_name)
     if tuned is None:

@@ -12,7 +12,9 @@ from app.billing.funds import Funds
 from app.catalog.resolve import Target, choose_gpu, resolve
 from app.catalog.spec import Catalog
 from app.devices.inventory import Device, as_choices, for_engines
+from app.engines.own_model import target_of
 from app.errors import BadRequest
+from app.files.storage import Storage
 from app.inference.bounds import walk
 from app.inference.relay import Relay
 from app.orgs.allowances import Allowance
@@ -34,6 +36,7 @@ class Admissions:
         self._catalog = catalog
         self._present = as_choices(for_engines(devices))
         self._gpu_fallback = settings.gpu_fallback
+        self._storage = Storage(settings.data_dir)
         self._store = store
         self._funds = funds
         self._known: Remembered[tuple[str, str, str | None], Target] = Remembered(settings.key_cache_seconds)
@@ -59,7 +62,8 @@ class Admissions:
     async def _resolve(self, org_id: str, model: str, gpu: str | None) -> Target:
         async with self._store.read() as session:
             spec, adapter = await resolve(session, self._catalog, org_id, model)
-        return Target(spec, adapter, choose_gpu(spec, gpu, self._present, fallback=self._gpu_fallback))
+        choice = choose_gpu(spec, gpu, self._present, fallback=self._gpu_fallback)
+        return target_of(self._storage, spec, adapter, choice)
 
 
 async def read_json(request: Request) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A trained adapter as others take it home: the PEFT folder, which peft and vLLM load as it is."""
+"""A fine-tune as others take it home: the PEFT folder of an adapter, or the model of a full one; vLLM loads both."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import orjson
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.catalog.names import adapter_id
+from app.catalog.names import adapter_id, own_name
 from app.catalog.resolve import AdapterRef
 from app.catalog.spec import Catalog
 from app.errors import BadRequest, NotFound
@@ -18,6 +18,7 @@ from app.store.tables import Adapter, Checkpoint, Job
 
 CONFIG = "adapter_config.json"
 OURS = ("adapter_model.safetensors", "chat_template.jinja")
+TRAINER = "trainer.pt"  # what a run goes on from
 TOKENIZER = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -42,7 +43,7 @@ async def find_adapter(session: AsyncSession, job: Job, checkpoint: str | None) 
         return await _find_checkpoint(session, job, checkpoint)
     if job.status != Status.SUCCEEDED:
         raise BadRequest(f"The job is {job.status}: only a job that has succeeded has an adapter; see its checkpoints.")
-    return AdapterRef(adapter_id(job.id), job.id, "adapter")
+    return AdapterRef(adapter_id(job.id), job.id, "adapter", own_name(job))
 
 
 async def _find_checkpoint(session: AsyncSession, job: Job, asked: str) -> AdapterRef:
@@ -51,12 +52,14 @@ async def _find_checkpoint(session: AsyncSession, job: Job, asked: str) -> Adapt
     found = await session.scalar(select(Checkpoint).where(Checkpoint.job_id == job.id, named))
     if found is None:
         raise NoAdapter("The job has no such checkpoint.", param="checkpoint")
-    return AdapterRef(found.id, job.id, f"checkpoints/step-{found.step}")
+    return AdapterRef(found.id, job.id, f"checkpoints/step-{found.step}", own_name(job, found.step))
 
 
 def adapter_members(storage: Storage, catalog: Catalog, base_model: str, adapter: AdapterRef) -> list[Member]:
     """Raises NoAdapter when the folder is no longer kept."""
     folder = storage.adapter(adapter.job_id, adapter.folder)
+    if adapter.own_name:
+        return _whole_model(folder)
     try:
         config: dict[str, Any] = orjson.loads((folder / CONFIG).read_bytes())
     except FileNotFoundError as error:
@@ -69,3 +72,10 @@ def adapter_members(storage: Storage, catalog: Catalog, base_model: str, adapter
     files = [*(home / name for name in TOKENIZER if home), *(folder / name for name in OURS)]
     kept = {path.name: path for path in files if path.is_file()}
     return [Member(CONFIG, orjson.dumps(config, option=orjson.OPT_INDENT_2)), *(Member(*item) for item in kept.items())]
+
+
+def _whole_model(folder: Path) -> list[Member]:
+    files = sorted(path for path in folder.glob("*") if path.is_file() and path.name != TRAINER)
+    if not files:
+        raise NoAdapter("The model is no longer kept.")
+    return [Member(path.name, path) for path in files]

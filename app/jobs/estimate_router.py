@@ -5,6 +5,7 @@ from pydantic import BaseModel
 
 from app.billing.ledger import balance_micros
 from app.billing.prices import cents
+from app.catalog.resolve import asked_choices
 from app.deps import SessionDep
 from app.errors import BadRequest
 from app.files.row_statistics import RowLengths
@@ -55,7 +56,10 @@ class EstimateOut(BaseModel):
 
 @router.post("/estimate")
 async def estimate_job(body: JobCreate, key: AskingKey, session: SessionDep, catalog: CatalogDep) -> EstimateOut:
-    """Takes what the creation of a job takes; what that refuses for its model, file or hyperparameters, this does."""
+    """Takes what the creation of a job takes; what that refuses for its model, file or hyperparameters, this does.
+
+    Told are the GPUs of the catalog, and those that are asked for.
+    """
     spec, file, numbers = await foresee(session, catalog, key, body)
     if file.row_lengths is None:
         raise BadRequest("The file was uploaded before row lengths were kept; upload it again.", param="training_file")
@@ -66,7 +70,7 @@ async def estimate_job(body: JobCreate, key: AskingKey, session: SessionDep, cat
     is_automatic = body.asked.gradient_checkpointing == "auto"
     found = [
         estimate.on_gpu(catalog, spec, gpu, resolved, n_tokens=tokens, longest_row=longest)
-        for gpu in spec.choices
+        for gpu in dict.fromkeys([*spec.choices, *asked_choices(spec, body.gpu_preference)])
         for resolved in [estimate.spare_memory(catalog, spec, gpu, numbers, longest) if is_automatic else numbers]
     ]
     return EstimateOut(

@@ -12,10 +12,14 @@ from app.files.training_file import USUAL_SEQUENCE_TOKENS
 
 Auto = Literal["auto"]
 
+# What a full fine-tune has none of.
+OF_ADAPTERS = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "use_rslora", "use_qlora")
+
 # The layers that engines serve adapters on.
 Linear = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 BASE_LEARNING_RATE = 2e-4
+FULL_LEARNING_RATE = 2e-5  # all weights move, and none of them far
 # What an adapter is made with, and keeps when its training goes on.
 MADE_WITH = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "use_rslora")
 
@@ -57,12 +61,16 @@ class HyperparametersIn(BaseModel):
     )
 
 
-def resolve_hyperparameters(asked: HyperparametersIn, spec: ModelSpec, n_rows: int, *, on_cpu: bool) -> dict[str, Any]:
+def resolve_hyperparameters(
+    asked: HyperparametersIn, spec: ModelSpec, n_rows: int, *, on_cpu: bool, is_full: bool = False
+) -> dict[str, Any]:
     """Every value a number. Raises BadRequest for what the model cannot be trained or served with."""
     numbers = asked.model_dump(exclude={"learning_rate_multiplier"})
-    automatic = _automatic(asked, spec, n_rows)
+    automatic = _automatic(asked, spec, n_rows, FULL_LEARNING_RATE if is_full else BASE_LEARNING_RATE)
     numbers |= {name: value for name, value in automatic.items() if numbers[name] == "auto"}
-    if numbers["lora_r"] > spec.max_lora_rank:
+    if is_full:
+        numbers = _without_adapter(asked, numbers)
+    elif numbers["lora_r"] > spec.max_lora_rank:
         _refuse(
             "lora_r",
             f"{numbers['lora_r']} is more than the {spec.max_lora_rank} that {spec.id} is served with",
@@ -72,9 +80,16 @@ def resolve_hyperparameters(asked: HyperparametersIn, spec: ModelSpec, n_rows: i
             "max_seq_length",
             f"{numbers['max_seq_length']} is more than {spec.id}'s context of {spec.context_length}",
         )
-    if numbers["use_qlora"] and on_cpu:
+    if numbers.get("use_qlora") and on_cpu:
         _refuse("use_qlora", "QLoRA needs a CUDA GPU")
     return numbers
+
+
+def _without_adapter(asked: HyperparametersIn, numbers: dict[str, Any]) -> dict[str, Any]:
+    for name in OF_ADAPTERS:
+        if name in asked.model_fields_set and getattr(asked, name) not in ("auto", False):
+            _refuse(name, "a full fine-tune trains all weights, and has no adapter")
+    return {name: number for name, number in numbers.items() if name not in OF_ADAPTERS}
 
 
 def as_made(numbers: dict[str, Any], asked: HyperparametersIn, origin: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,13 +108,13 @@ def require_validation_rows(numbers: dict[str, Any], n_rows: int, *, has_file: b
         _refuse("early_stopping_patience", "it needs a validation_file, or a validation_split of more than one row")
 
 
-def _automatic(asked: HyperparametersIn, spec: ModelSpec, n_rows: int) -> dict[str, Any]:
+def _automatic(asked: HyperparametersIn, spec: ModelSpec, n_rows: int, learning_rate: float) -> dict[str, Any]:
     multiplier = 1.0 if asked.learning_rate_multiplier == "auto" else asked.learning_rate_multiplier
     rank = min(16, spec.max_lora_rank) if asked.lora_r == "auto" else asked.lora_r
     return {
         "n_epochs": auto_epochs(n_rows),
         "batch_size": min(8, max(1, math.ceil(n_rows / 16))),
-        "learning_rate": BASE_LEARNING_RATE * multiplier,
+        "learning_rate": learning_rate * multiplier,
         "gradient_accumulation_steps": 1,
         "gradient_checkpointing": False,  # where memory asks for it: `estimate.spare_memory`
         "packing": True,  # rows stay apart and a step holds the same ones: it only spares the padding

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from app.jobs.hyperparameters import HyperparametersIn
 from app.jobs.integrations import Integration
@@ -17,7 +17,8 @@ Metadata = Annotated[
     ],
     Field(max_length=16),
 ]
-SUPPORTED = "training_type must be sft (method.type: supervised); nothing else can be trained here yet."
+SUPPORTED_TYPES = ("sft", "full")
+SUPPORTED = "training_type must be sft (method.type: supervised) or full; nothing else can be trained here yet."
 
 
 class Supervised(BaseModel):
@@ -42,7 +43,7 @@ class JobCreate(BaseModel):
     model: str = Field(min_length=1, max_length=300)
     training_file: str = Field(min_length=1, max_length=100)
     validation_file: str | None = Field(None, max_length=100)
-    training_type: str = "sft"
+    training_type: str = Field("sft", description="sft: LoRA; full: all weights, where the catalog permits it")
     hyperparameters: HyperparametersIn | None = None
     method: Method | None = None
     suffix: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")] | None = None
@@ -53,18 +54,26 @@ class JobCreate(BaseModel):
 
     @field_validator("training_type")
     @classmethod
-    def is_sft(cls, value: str) -> str:
-        if value != "sft":
+    def is_supported(cls, value: str) -> str:
+        if value not in SUPPORTED_TYPES:
             raise ValueError(SUPPORTED)
         return value
 
+    @model_validator(mode="before")
+    @classmethod
+    def without_inner_training_type(cls, value: Any) -> Any:
+        """Some clients name the training type among the hyperparameters."""
+        inner = value.get("hyperparameters") if isinstance(value, dict) else None
+        if not isinstance(inner, dict) or inner.get("training_type") not in SUPPORTED_TYPES:
+            return value
+        others = {k: v for k, v in inner.items() if k != "training_type"}
+        return {"training_type": inner["training_type"], **value, "hyperparameters": others}
+
     @field_validator("hyperparameters", mode="before")
     @classmethod
-    def without_training_type(cls, value: Any) -> Any:
-        """Some clients name the training type among the hyperparameters."""
+    def names_no_other_training_type(cls, value: Any) -> Any:
         if isinstance(value, dict) and "training_type" in value:
-            cls.is_sft(value["training_type"])
-            return {k: v for k, v in value.items() if k != "training_type"}
+            raise ValueError(SUPPORTED)
         return value
 
     @property

@@ -25,6 +25,7 @@ from app.jobs.funding import require_estimate
 from app.jobs.hyperparameters import as_made, require_validation_rows, resolve_hyperparameters
 from app.jobs.schemas import JobCreate
 from app.jobs.states import UNFINISHED, EventType, Status
+from app.jobs.training_type import FULL
 from app.orgs.keys import CurrentKey
 from app.orgs.quotas import lock_org
 from app.store.idempotency import claim_key
@@ -71,10 +72,11 @@ async def create_job(
     training_file = await get_training_file(session, org_id, asked.training_file, param="training_file")
     if asked.validation_file:
         await get_training_file(session, org_id, asked.validation_file, param="validation_file")
-    numbers = resolve_hyperparameters(asked.asked, spec, training_file.n_rows or 1, on_cpu=gpu.type == "CPU")
+    n_rows, is_full = training_file.n_rows or 1, asked.training_type == FULL
+    numbers = resolve_hyperparameters(asked.asked, spec, n_rows, on_cpu=gpu.type == "CPU", is_full=is_full)
     if adapter:
         numbers = as_made(numbers, asked.asked, await made_with(session, adapter))
-    require_validation_rows(numbers, training_file.n_rows or 1, has_file=asked.validation_file is not None)
+    require_validation_rows(numbers, n_rows, has_file=asked.validation_file is not None)
     job = _new_job(job_id, key, asked, spec, adapter)
     if training_file.row_lengths:
         lengths = RowLengths.of(training_file.row_lengths)
@@ -109,7 +111,7 @@ async def plan_gpu(
     fallback: bool,
 ) -> GpuChoice:
     """Where the job shall run. Raises UnknownModel, WrongGpu, BadRequest for a model that is not to be trained."""
-    spec = await resolve_trainable(session, catalog, org_id, asked.model)
+    spec = await resolve_trainable(session, catalog, org_id, asked)
     return choose_gpu(spec, asked.gpu_preference, present, fallback=fallback)
 
 
@@ -121,7 +123,7 @@ def _new_job(job_id: str, key: CurrentKey, asked: JobCreate, spec: ModelSpec, ad
         model=asked.model if adapter else spec.id,
         base_model=spec.id,
         init_adapter=f"{adapter.job_id}/{adapter.folder}" if adapter else None,
-        training_type="sft",
+        training_type=asked.training_type,
         training_file=asked.training_file,
         validation_file=asked.validation_file,
         suffix=asked.suffix,

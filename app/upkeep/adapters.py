@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import structlog
 
-from app.catalog.adapters import deleted_among, newest_published
+from app.catalog.adapters import deleted_among, deleted_models_among, newest_published
 from app.catalog.resolve import AdapterRef
 from app.engines.engine import Engine
 from app.engines.pool import EnginePool
@@ -20,6 +20,7 @@ PRELOADS = 4
 
 async def reconcile_adapters(store: Store, pool: EnginePool, *, slots: int) -> None:
     """Every engine loses those of deleted models, and gets the newest published ones while it has slots free."""
+    await _stop_deleted(store, pool)
     engines = [engine for engine in pool.engines if engine.is_ready and engine.model.trainable]
     loaded = dict(zip(engines, await asyncio.gather(*(_loaded(engine) for engine in engines)), strict=True))
     async with store.read() as session:
@@ -27,6 +28,15 @@ async def reconcile_adapters(store: Store, pool: EnginePool, *, slots: int) -> N
         models = {engine.model.id for engine in engines}
         wanted = {model: await newest_published(session, model, limit=slots) for model in models}
     await asyncio.gather(*(_change(engine, names, gone, wanted) for engine, names in loaded.items()))
+
+
+async def _stop_deleted(store: Store, pool: EnginePool) -> None:
+    """Engines of deleted full fine-tunes; nobody can ask them any more, but for what is under way."""
+    own = [engine for engine in pool.engines if engine.model.id.startswith("ft:") and not engine.in_flight]
+    if own:
+        async with store.read() as session:
+            gone = await deleted_models_among(session, {engine.model.id for engine in own})
+        await pool.retire([engine for engine in own if engine.model.id in gone and not engine.in_flight])
 
 
 async def _loaded(engine: Engine) -> list[str]:

@@ -3,10 +3,11 @@
 import anyio
 import structlog
 
-from app.catalog.names import adapter_id
-from app.catalog.resolve import AdapterRef, Target, choose_gpu
-from app.catalog.spec import Catalog
+from app.catalog.names import adapter_id, own_name
+from app.catalog.resolve import AdapterRef, choose_gpu
+from app.catalog.spec import Catalog, GpuChoice
 from app.devices.inventory import as_choices
+from app.engines.own_model import target_of
 from app.engines.pool import EnginePool
 from app.engines.trial import Unservable, try_everywhere
 from app.errors import APIError
@@ -80,9 +81,10 @@ class Publisher:
         spec = self._catalog.find(job.base_model)
         if spec is None:
             raise APIError(f"{job.base_model} is no longer in the catalog.")
-        adapter = AdapterRef(adapter_id(job.id), job.id, "adapter")
-        gpu = choose_gpu(spec, job.gpu, as_choices(self._pool.devices), fallback=True)
-        await try_everywhere(self._pool, Target(spec, adapter, gpu), org_id=job.org_id)
+        adapter = AdapterRef(adapter_id(job.id), job.id, "adapter", own_name(job))
+        # Of the type that it was trained on, as many as serving takes.
+        gpu = choose_gpu(spec, GpuChoice.parse(job.gpu).type, as_choices(self._pool.devices), fallback=True)
+        await try_everywhere(self._pool, target_of(self._storage, spec, adapter, gpu), org_id=job.org_id)
 
     async def _fail(self, job: Job, lease: Lease, error: APIError) -> None:
         """Engines may be out of order for a while: try again before the job is given up, unless it is the adapter."""

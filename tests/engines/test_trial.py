@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from app.catalog.spec import ModelSpec
 from app.devices.inventory import declared
 from app.engines.adapters import AdapterRefused
 from app.engines.engine import Engine, State
+from app.engines.own_model import model_of
 from app.engines.pool import EnginePool
 from app.engines.trial import ChangesNothing, NoAnswer, NoNumbers, try_everywhere
 from app.files.storage import Storage
@@ -50,10 +52,10 @@ async def loaded(engines: list[Engine]) -> list[set[str]]:
     return [await engine.client.loaded_adapters() for engine in engines]
 
 
-async def publish(store: Store, adapter: AdapterRef) -> None:
+async def publish(store: Store, adapter: AdapterRef, **changes: Any) -> None:
     async with store.begin() as session:
         org = await make_org(session)
-        job = await make_job(session, org, id=adapter.job_id)
+        job = await make_job(session, org, id=adapter.job_id, **changes)
         row = Adapter(id=adapter.id, org_id=org.id, job_id=job.id, name=f"ft:{job.id}", base_model=job.base_model)
         session.add(row)
 
@@ -158,6 +160,25 @@ async def test_checkpoints_go_with_their_model(tmp_path: Path, store: Store) -> 
         await delete(store, adapter)
         await reconcile_adapters(store, pool, slots=8)
         assert await loaded(engines) == [set(), set()]
+
+
+async def test_a_full_fine_tune_is_no_adapter_and_its_engine_stops_once_it_is_deleted(
+    tmp_path: Path, store: Store
+) -> None:
+    storage = Storage(tmp_path)
+    tuned = write_adapter(storage)
+    own = model_of(storage, target().model, replace(tuned, own_name=f"ft:{tuned.job_id}:ckpt-step-3"))
+    async with two_replicas(tmp_path, store, second=own) as (pool, [base, its_own]):
+        await publish(store, tuned, training_type="full")
+        await reconcile_adapters(store, pool, slots=8)
+        assert await loaded([base]) == [set()]
+        await delete(store, tuned)
+        its_own.in_flight += 1
+        await reconcile_adapters(store, pool, slots=8)
+        assert pool.engines == [base, its_own]  # what runs goes on to its end
+        its_own.in_flight -= 1
+        await reconcile_adapters(store, pool, slots=8)
+        assert pool.engines == [base]
 
 
 async def test_adapters_come_a_few_at_a_time(tmp_path: Path, store: Store) -> None:

@@ -7,10 +7,12 @@ import pytest
 from httpx import AsyncClient
 
 from app.billing.ledger import Entry, append
+from app.billing.prices import training_micros
 from app.catalog.spec import GpuChoice, GpuType
 from app.files.row_statistics import RowLengths
 from app.jobs import estimate
 from app.jobs.estimate import DoesNotFit
+from app.jobs.hyperparameters import OF_ADAPTERS
 from app.jobs.schemas import JobCreate
 from app.jobs.service import create_job
 from app.store.session import Store
@@ -31,6 +33,14 @@ NUMBERS: dict[str, Any] = {
     "gradient_checkpointing": False,
 }
 
+FAST = CATALOG.model_copy(
+    update={
+        "gpus": {
+            name: GpuType(memory_gib=80, dollars_per_hour=Decimal(1), bf16_teraflops=300) for name in ("A100", "CPU")
+        }
+    }
+)
+
 
 def test_steps_and_tokens_are_those_of_the_rows_and_epochs() -> None:
     lengths = RowLengths.of({"40": 8, "1024": 2})
@@ -42,22 +52,59 @@ def test_steps_and_tokens_are_those_of_the_rows_and_epochs() -> None:
 
 @pytest.mark.parametrize("saving", [{"use_qlora": True}, {"gradient_checkpointing": True}, {"batch_size": 1}])
 def test_what_saves_memory_is_seen_to(saving: dict[str, Any]) -> None:
-    saved, without = (estimate.memory_bytes(SPEC, n, 100, on_cpu=False) for n in ({**NUMBERS, **saving}, NUMBERS))
+    saved, without = (estimate.memory_bytes(SPEC, n, 100, A100) for n in ({**NUMBERS, **saving}, NUMBERS))
     assert saved < without
 
 
 def test_a_cpu_takes_twice_the_memory_and_checkpointing_half_as_much_time_again() -> None:
-    on_cpu, on_gpu = (estimate.memory_bytes(SPEC, NUMBERS, 100, on_cpu=on_cpu) for on_cpu in (True, False))
+    on_cpu, on_gpu = (estimate.memory_bytes(SPEC, NUMBERS, 100, gpu) for gpu in (GpuChoice.parse("CPU"), A100))
     assert on_cpu > on_gpu + SPEC.parameters_billions * 1e9
-    fast = CATALOG.model_copy(
-        update={"gpus": {"A100": GpuType(memory_gib=80, dollars_per_hour=Decimal(1), bf16_teraflops=300)}}
-    )
     plain, sparing = (
-        estimate.training_seconds(fast, SPEC, A100, {**NUMBERS, "gradient_checkpointing": sparing}, 1000)
+        estimate.training_seconds(FAST, SPEC, A100, {**NUMBERS, "gradient_checkpointing": sparing}, 1000)
         for sparing in (False, True)
     )
     assert plain
     assert sparing == pytest.approx(1.5 * plain)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "speedup"),
+    # A step has four rows: three GPUs are no faster than two, and more than four no faster than four.
+    [("A100:2", 2.0), ("A100:3", 2.0), ("A100:4", 4.0), ("A100:8", 4.0), ("CPU:2", 1.0)],
+)
+def test_several_gpus_are_as_much_faster_as_they_share_a_step_and_all_are_paid(gpu: str, speedup: float) -> None:
+    several = GpuChoice.parse(gpu)
+    one = several.model_copy(update={"count": 1})
+    told, alone = (
+        estimate.on_gpu(FAST, SPEC, choice, NUMBERS, n_tokens=10**9, longest_row=100) for choice in (several, one)
+    )
+    assert told.seconds
+    assert alone.seconds == pytest.approx(told.seconds * speedup)
+    tokens = training_micros(10**9, 0.0, SPEC.dollars_per_million_tokens, FAST.gpus[one.type])
+    assert (told.price_micros or 0) - tokens == pytest.approx(
+        ((alone.price_micros or 0) - tokens) * several.count / speedup, rel=1e-3
+    )
+
+
+def test_each_of_several_gpus_holds_the_whole_model_and_its_share_of_the_rows() -> None:
+    large = SPEC.model_copy(update={"parameters_billions": 60})
+    for gpu in ("A100", "A100:2", "A100:8"):
+        told = estimate.on_gpu(CATALOG, large, GpuChoice.parse(gpu), NUMBERS, n_tokens=1000, longest_row=100)
+        assert not told.fits
+        assert told.memory_bytes > 120e9
+    one, two, four = (estimate.memory_bytes(SPEC, NUMBERS, 100, GpuChoice(type="A100", count=n)) for n in (1, 2, 4))
+    assert one == pytest.approx(two, rel=1e-2)
+    assert two > four  # two rows at once, of four in a step
+
+
+def test_several_gpus_share_out_a_full_fine_tune_but_for_what_is_loaded_first() -> None:
+    full = {name: number for name, number in NUMBERS.items() if name not in OF_ADAPTERS}
+    one, two, eight = (estimate.memory_bytes(SPEC, full, 100, GpuChoice(type="A100", count=n)) for n in (1, 2, 8))
+    assert one - two == pytest.approx(7e9, rel=0.05)  # of a billion parameters
+    assert eight > 4e9
+    assert estimate.training_seconds(FAST, SPEC, A100, full, 1000) == pytest.approx(
+        1.5 * (estimate.training_seconds(FAST, SPEC, A100, NUMBERS, 1000) or 0)
+    )
 
 
 @pytest.mark.parametrize(("parameters_billions", "fits"), [(1, True), (100, False)])
@@ -114,6 +161,14 @@ async def test_an_estimate_tells_tokens_steps_memory_and_price_and_charges_nothi
         assert gpu["memory_gib"] > 0
         assert gpu["estimated_seconds"] >= 0
         assert gpu["is_covered_by_balance"]
+    asked = ok(await client.post(ESTIMATE, json={**body, "gpu_preference": "a100:2"}))
+    assert [gpu["gpu"] for gpu in asked["gpus"]] == [*(gpu["gpu"] for gpu in told["gpus"]), "A100:2"]
+    refused(
+        await client.post(ESTIMATE, json={**body, "gpu_preference": "tpu"}),
+        400,
+        param="gpu_preference",
+        code="gpu_not_supported",
+    )
     assert ok(await client.get("/v1/balance/current"))["balance_cents"] == before
     assert ok(await client.get(JOBS))["data"] == []
 

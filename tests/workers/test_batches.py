@@ -6,7 +6,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from app.settings import ROOT
-from workers.batches import Plan, carve, n_tokens
+from workers.batches import Plan, carve, dealt, n_tokens
 from workers.chat_data import ChatEncoder, Example
 
 pytestmark = pytest.mark.training
@@ -57,6 +57,20 @@ def test_rows_of_like_length_go_together_only_where_padding_costs(examples: list
         return sum(len(batch) * max(len(row.input_ids) for row in batch) - n_tokens(batch) for batch in batches)
 
     assert padding(make_plan(examples)) < padding(make_plan(examples, by_length=False)) / 2
+
+
+@pytest.mark.parametrize("n_ranks", [1, 2, 3, 8, 20])
+def test_ranks_share_the_rows_of_a_step_evenly(examples: list[Example], n_ranks: int) -> None:
+    batches = make_plan(examples).microbatches(1)
+    hands = dealt(batches, n_ranks, 4)
+    rows = sorted(example.line for batch in batches for example in batch)
+    assert sorted(e.line for hand in hands for batch in hand for e in batch if e.has_loss) == rows
+    assert all(0 < len(batch) <= 4 for hand in hands for batch in hand)
+    assert len({len(hand) for hand in hands}) == 1
+    tokens = [sum(map(n_tokens, hand)) for hand in hands]
+    assert max(tokens) - min(tokens) <= max(len(example.input_ids) for batch in batches for example in batch)
+    assert dealt(batches, n_ranks, 4) == hands
+    assert n_ranks > 1 or hands == [batches]
 
 
 def test_rows_kept_for_validation_are_not_trained_on_and_the_same_for_a_seed(examples: list[Example]) -> None:

@@ -1,5 +1,8 @@
 """Packed, padded and alone, a row gives the loss and the gradients that the model's own forward pass gives."""
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -9,7 +12,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from workers.attention import begin_packing, is_packing
 from workers.chat_data import IGNORED, Example
-from workers.loss import ChunkedLoss, score_of, summed_loss
+from workers.head import Head
+from workers.loss import ChunkedLoss, summed_loss
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("ignore:The following (rank|alpha)_pattern keys")]
 
@@ -99,17 +103,36 @@ def test_a_model_in_which_rows_would_not_stay_apart_is_padded(family: str, chang
     assert not is_packing(base)
 
 
-def test_chunks_of_logits_add_up() -> None:
+@pytest.mark.parametrize("head_learns", [False, True])
+def test_chunks_of_logits_add_up(head_learns: bool) -> None:
     base = tiny("qwen3", {})
+    head = Head.of(base)
+    head.weight.requires_grad_(head_learns)
     targets = torch.arange(3, 20)
     told = []
     for at_once in (17, 5, 1):
+        base.zero_grad()
         hidden = torch.randn(17, TINY["hidden_size"], generator=torch.Generator().manual_seed(3)).requires_grad_()
-        loss, n_correct = ChunkedLoss.apply(hidden, targets, score_of(base), at_once)
+        loss, n_correct = ChunkedLoss.apply(hidden, head.weight, targets, head, at_once)
         loss.backward()
-        told.append((loss, n_correct, hidden.grad))
+        told.append((loss, n_correct, hidden.grad, head.weight.grad))
+    assert (told[0][3] is not None) is head_learns
     for some in told[1:]:
         torch.testing.assert_close(some, told[0])
+
+
+LIGER_FAMILIES = ("qwen3", "granite", "cohere")  # the interpreter does not know how to cap
+
+
+def test_ligers_fused_loss_teaches_what_ours_does() -> None:
+    """In Triton's interpreter, which has to be asked for before anything is imported."""
+    pytest.importorskip("liger_kernel")
+    argv = [sys.executable, "-m", "tests.workers.liger_interpreted", *LIGER_FAMILIES]
+    done = subprocess.run(
+        argv, env={**os.environ, "TRITON_INTERPRET": "1"}, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.split() == list(LIGER_FAMILIES)
 
 
 @pytest.mark.gpu

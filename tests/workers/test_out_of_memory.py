@@ -13,8 +13,9 @@ from workers.batches import Microbatch, Plan, n_tokens
 from workers.chat_data import ChatEncoder
 from workers.run_folder import Metrics
 from workers.run_state import Run
-from workers.sft import begin, step_that_fits
+from workers.sft import begin, optimizer_step
 from workers.sft_config import Config
+from workers.world import World
 
 pytestmark = pytest.mark.training
 
@@ -41,8 +42,9 @@ def started(folder: Path) -> tuple[Run, Config, list[Microbatch], Metrics]:
     examples = ChatEncoder(tokenizer, max_seq_length=256, train_on_inputs=False).load(config.training_file)
     sizes: dict[str, Any] = {"batch_size": 4, "gradient_accumulation_steps": 1, "n_epochs": 1, "max_steps": None}
     plan = Plan(examples, **sizes, seed=0, by_length=False)
-    base = load_base(config.model_path, "cpu", config.hyperparameters)
-    return begin(base, config, plan, folder), config, plan.microbatches(1), Metrics(folder / "metrics.jsonl")
+    world = World(torch.device("cpu"))
+    base = load_base(config.model_path, world.device, config)
+    return begin(base, config, plan, folder, world), config, plan.microbatches(1), Metrics(folder / "metrics.jsonl")
 
 
 def gradients(run: Run) -> torch.Tensor:
@@ -53,7 +55,7 @@ def test_a_step_in_halves_teaches_what_the_whole_would_have(tmp_path: Path) -> N
     roomy, config, [batch], told = started(tmp_path / "roomy")
     small, _, _, told_of_small = started(tmp_path / "small")
     SmallDevice(small, max(n_tokens(batch[:2]), n_tokens(batch[2:])))
-    wanted, had = (step_that_fits(run, [batch], config, to) for run, to in ((roomy, told), (small, told_of_small)))
+    wanted, had = (optimizer_step(run, [batch], config, to) for run, to in ((roomy, told), (small, told_of_small)))
     torch.testing.assert_close(gradients(small), gradients(roomy), rtol=1e-3, atol=1e-5)
     assert had["train_loss"] == pytest.approx(wanted["train_loss"])
     assert metrics(tmp_path / "roomy", "halved") == []
@@ -65,5 +67,5 @@ def test_memory_that_runs_out_for_halves_too_ends_the_run(tmp_path: Path) -> Non
     run, config, batches, told = started(tmp_path / "tiny")
     SmallDevice(run, 1)
     with pytest.raises(torch.OutOfMemoryError):
-        step_that_fits(run, batches, config, told)
+        optimizer_step(run, batches, config, told)
     assert len(metrics(tmp_path / "tiny", "halved")) == 1

@@ -80,7 +80,7 @@ def finish_here(run: Path) -> int:
     """As `finish`, but in this process, which has imported torch and PEFT: that is most of what a short run takes."""
     before = signal.getsignal(signal.SIGTERM)
     try:
-        return main(run)
+        return main(run, None)
     finally:
         signal.signal(signal.SIGTERM, before)
 

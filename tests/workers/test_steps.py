@@ -9,14 +9,19 @@ import torch
 
 from tests.workers.test_out_of_memory import gradients, started
 from tests.workers.test_sft import NUMBERS, finish, make_run, metrics
+from tests.workers.test_trackers import config
 from workers.base_model import load_base
 from workers.batches import Plan
-from workers.sft import begin, new_lora, new_run, optimizer_step, save_adapter
+from workers.run_state import Run
+from workers.sft import begin, optimizer_step
 from workers.sft_config import Hyperparameters
+from workers.trained import new_lora, save
+from workers.world import World
 
 pytestmark = pytest.mark.training
 
 LEARNING_RATE = 0.003
+ALONE = World(torch.device("cpu"))
 
 
 def asked(**changes: Any) -> Hyperparameters:
@@ -32,11 +37,8 @@ def asked(**changes: Any) -> Hyperparameters:
     ],
 )
 def test_the_learning_rate_warms_up_and_goes_as_its_schedule_says(kind: str, shares: list[float]) -> None:
-    run = new_run(
-        torch.nn.Linear(1, 1),
-        asked(learning_rate=LEARNING_RATE, lr_scheduler_type=kind, warmup_ratio=0.2),
-        total_steps=10,
-    )
+    numbers = asked(learning_rate=LEARNING_RATE, lr_scheduler_type=kind, warmup_ratio=0.2)
+    run = Run.begin(torch.nn.Linear(1, 1), config(hyperparameters=numbers), 10, ALONE)
     rates = []
     for _ in range(10):
         rates += run.schedule.get_last_lr()
@@ -50,21 +52,22 @@ def test_ranks_are_stabilised_on_request() -> None:
 
 
 def test_gradients_are_clipped_to_the_norm_that_is_asked_for_and_told_as_they_were(tmp_path: Path) -> None:
-    run, config, batches, _ = started(tmp_path / "clipped")
-    clipping = config.hyperparameters.model_copy(update={"max_grad_norm": 0.01})
-    told = optimizer_step(run, batches, config.model_copy(update={"hyperparameters": clipping}))
+    run, its, batches, told_to = started(tmp_path / "clipped")
+    clipping = its.hyperparameters.model_copy(update={"max_grad_norm": 0.01})
+    told = optimizer_step(run, batches, its.model_copy(update={"hyperparameters": clipping}), told_to)
     assert gradients(run).norm().item() == pytest.approx(0.01, rel=1e-3)
     assert told["grad_norm"] > 0.02
 
 
 def test_an_adapter_that_a_job_begins_with_is_trained_on_as_it_is(tmp_path: Path) -> None:
-    earlier, config, batches, _ = started(tmp_path / "earlier")
-    optimizer_step(earlier, batches, config)
-    save_adapter(earlier.model, tmp_path / "adapter")
-    base = load_base(config.model_path, "cpu", config.hyperparameters)
+    earlier, its, batches, told_to = started(tmp_path / "earlier")
+    optimizer_step(earlier, batches, its, told_to)
+    save(earlier.model, tmp_path / "adapter", its, None)
+    base = load_base(its.model_path, ALONE.device, its)
     sizes: dict[str, Any] = {"batch_size": 4, "gradient_accumulation_steps": 1, "n_epochs": 1, "max_steps": None}
     plan = Plan(batches[0], **sizes, seed=0, by_length=False)
-    later = begin(base, config.model_copy(update={"init_adapter": tmp_path / "adapter"}), plan, tmp_path / "later")
+    goes_on = its.model_copy(update={"init_adapter": tmp_path / "adapter"})
+    later = begin(base, goes_on, plan, tmp_path / "later", ALONE)
     assert all(before.equal(after) for before, after in zip(earlier.parameters, later.parameters, strict=True))
     assert later.step == 0
 
