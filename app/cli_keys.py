@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.admin import keys as acts
 from app.admin.schemas import status_of
 from app.catalog.load import load_catalog
-from app.cli_limits import NONE, Budget, Requests, Tokens, day, limits_of, moment_of, told
+from app.cli_limits import NONE, AtOnce, Budget, Requests, Tokens, day, limits_of, moment_of, told
 from app.orgs import service
 from app.orgs.audit import Actor
 from app.orgs.roles import Role
@@ -41,13 +41,14 @@ def create_key(
     expires: Expires = None,
     requests: Requests = None,
     tokens: Tokens = None,
+    at_once: AtOnce = None,
     budget: Budget = None,
     data_dir: DataDir = None,
 ) -> None:
     """Make a key, for a member unless told otherwise; prints the key and nothing else. It is never shown again."""
     settings = read_settings(data_dir=data_dir)
     catalog = load_catalog(settings.catalog)
-    values = {"name": name, **_terms(role, models, expires), **limits_of(requests, tokens, budget)}
+    values = {"name": name, **_terms(role, models, expires), **limits_of(requests, tokens, at_once, budget)}
 
     async def create(session: AsyncSession) -> None:
         row = await service.get_org(session, org)
@@ -75,13 +76,14 @@ def update_key(
     expires: Expires = None,
     requests: Requests = None,
     tokens: Tokens = None,
+    at_once: AtOnce = None,
     budget: Budget = None,
     data_dir: DataDir = None,
 ) -> None:
     """Change what a key may do, on every gateway within a second; what is not given stays as it is."""
     settings = read_settings(data_dir=data_dir)
     catalog = load_catalog(settings.catalog)
-    values = {**_terms(role, models, expires), **limits_of(requests, tokens, budget)}
+    values = {**_terms(role, models, expires), **limits_of(requests, tokens, at_once, budget)}
     values |= {} if name is None else {"name": name}
 
     async def update(session: AsyncSession) -> None:

@@ -17,17 +17,36 @@ SECONDS = {"m": 60, "h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
 
 Requests = Annotated[str | None, typer.Option("--requests-per-minute", metavar="N|none", help="None is no limit.")]
 Tokens = Annotated[str | None, typer.Option("--tokens-per-minute", metavar="N|none", help="None is no limit.")]
+AtOnce = Annotated[str | None, typer.Option("--requests-at-once", metavar="N|none", help="None is the server's limit.")]
 Budget = Annotated[str | None, typer.Option("--monthly-budget", metavar="DOLLARS|none", help="None is no limit.")]
+Files = Annotated[str | None, typer.Option("--stored-files", metavar="N|none", help="None is the server's limit.")]
+Bytes = Annotated[str | None, typer.Option("--stored-bytes", metavar="N|none", help="None is the server's limit.")]
+Jobs = Annotated[str | None, typer.Option("--queued-jobs", metavar="N|none", help="None is the server's limit.")]
 
 
-def limits_of(requests: str | None, tokens: str | None, budget: str | None) -> dict[str, int | None]:
+def limits_of(
+    requests: str | None, tokens: str | None, at_once: str | None, budget: str | None
+) -> dict[str, int | None]:
     """By the names of the table's columns; what was not given is left out."""
-    given = {
-        "requests_per_minute": _number("--requests-per-minute", requests, 1),
-        "tokens_per_minute": _number("--tokens-per-minute", tokens, 1),
-        "monthly_budget_micros": _number("--monthly-budget", budget, MICROS_PER_DOLLAR),
-    }
-    return {name: number for name, number in given.items() if number is not ...}
+    return _given(
+        requests_per_minute=_number("--requests-per-minute", requests, 1),
+        tokens_per_minute=_number("--tokens-per-minute", tokens, 1),
+        requests_at_once=_number("--requests-at-once", at_once, 1),
+        monthly_budget_micros=_number("--monthly-budget", budget, MICROS_PER_DOLLAR),
+    )
+
+
+def quotas_of(files: str | None, n_bytes: str | None, jobs: str | None) -> dict[str, int | None]:
+    """As `limits_of` does."""
+    return _given(
+        max_stored_files=_number("--stored-files", files, 1),
+        max_stored_bytes=_number("--stored-bytes", n_bytes, 1),
+        max_queued_jobs=_number("--queued-jobs", jobs, 1),
+    )
+
+
+def _given(**numbers: Any) -> dict[str, int | None]:
+    return {name: number for name, number in numbers.items() if number is not ...}
 
 
 def _number(option: str, text: str | None, scale: int) -> Any:
@@ -54,7 +73,11 @@ def told(row: ApiKey | Org) -> list[str]:
     limits = [
         ("requests/min", row.requests_per_minute),
         ("tokens/min", row.tokens_per_minute),
+        ("requests at once", row.requests_at_once),
     ]
+    if isinstance(row, Org):
+        quotas = (row.max_stored_files, "files"), (row.max_stored_bytes, "bytes"), (row.max_queued_jobs, "queued jobs")
+        limits += [(what, number) for number, what in quotas]
     shown = [f"{number:,} {what}" for what, number in limits if number is not None]
     budget = row.monthly_budget_micros
     return shown if budget is None else [*shown, f"{dollars(budget)}/month"]

@@ -1,6 +1,6 @@
 """`loam orgs`: organisations, for whoever runs the server."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Column, Table
@@ -9,7 +9,20 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.admin import organisations
 from app.billing.ledger import balance_micros
 from app.catalog.load import load_catalog
-from app.cli_limits import Budget, Requests, Tokens, day, dollars, limits_of, told
+from app.cli_limits import (
+    AtOnce,
+    Budget,
+    Bytes,
+    Files,
+    Jobs,
+    Requests,
+    Tokens,
+    day,
+    dollars,
+    limits_of,
+    quotas_of,
+    told,
+)
 from app.orgs import service
 from app.orgs.audit import Actor
 from app.terminal import DataDir, in_store, out, read_settings
@@ -24,12 +37,16 @@ def create_org(
     name: Annotated[str, typer.Argument(help="What it shall be called.")],
     requests: Requests = None,
     tokens: Tokens = None,
+    at_once: AtOnce = None,
     budget: Budget = None,
+    files: Files = None,
+    n_bytes: Bytes = None,
+    jobs: Jobs = None,
     data_dir: DataDir = None,
 ) -> None:
     """Make an organisation, with the welcome credit. Its limits are for all its keys together."""
     settings = read_settings(data_dir=data_dir)
-    limits = limits_of(requests, tokens, budget)
+    limits = limits_of(requests, tokens, at_once, budget) | quotas_of(files, n_bytes, jobs)
 
     async def create(session: AsyncSession) -> None:
         org = await organisations.create_org(session, Actor.at_terminal(), settings, name, limits)
@@ -76,11 +93,16 @@ def update_org(
     name: Annotated[str | None, typer.Option(help="What it shall be called from now on.")] = None,
     requests: Requests = None,
     tokens: Tokens = None,
+    at_once: AtOnce = None,
     budget: Budget = None,
+    files: Files = None,
+    n_bytes: Bytes = None,
+    jobs: Jobs = None,
     data_dir: DataDir = None,
 ) -> None:
     """Change its name or limits; what is not given stays as it is."""
-    values = {**limits_of(requests, tokens, budget), **({} if name is None else {"name": name})}
+    values: dict[str, Any] = limits_of(requests, tokens, at_once, budget) | quotas_of(files, n_bytes, jobs)
+    values |= {} if name is None else {"name": name}
 
     async def update(session: AsyncSession) -> None:
         row = await service.get_org(session, org)

@@ -66,6 +66,9 @@ def test_the_life_of_a_key_and_of_its_organisation(loam: Loam) -> None:
     loam("credit add --org acme 2.5")
     assert "acme has $99.00." in loam("credit add --org acme -3.5")
     assert "acme has $99.00." in loam("credit show --org acme")
+    loam("orgs update acme --requests-at-once 7 --stored-files 40 --queued-jobs 2")
+    assert re.search(r"7 requests at once, 40 files, 2 queued jobs", loam("orgs show acme"))
+    loam("orgs update acme --requests-at-once none --stored-files none --queued-jobs none")
     assert "Updated acme2." in loam("orgs update acme --name acme2 --tokens-per-minute none")
     assert re.search(r"limits +│ - ", loam("orgs show acme2"))
     assert "Deleted acme2" in loam("orgs delete acme2 --yes")
@@ -77,7 +80,7 @@ def test_the_life_of_a_key_and_of_its_organisation(loam: Loam) -> None:
     assert acts == [
         "organization.created",
         *(f"api_key.{what}" for what in ("created", "updated", "rotated", "revoked")),
-        *("credit.added", "credit.added", "organization.updated", "organization.deleted"),
+        *("credit.added", "credit.added", *["organization.updated"] * 3, "organization.deleted"),
     ]
     assert key[12:] not in told
     assert rotated[12:] not in told
