@@ -118,6 +118,23 @@ async def test_an_adapter_that_is_itself_at_fault_fails_its_job_at_once(
     assert "learning_rate" in job.error["message"]
 
 
+@pytest.mark.parametrize(
+    ("weight", "outcome"), [(1.0, (Status.SUCCEEDED, None)), (nan, (Status.FAILED, "adapter_not_finite"))]
+)
+async def test_a_full_fine_tune_is_tried_on_an_engine_of_its_own(
+    tmp_path: Path, store: Store, weight: float, outcome: tuple[Status, str | None]
+) -> None:
+    storage = Storage(tmp_path)
+    job_id = await trained_job(store, storage, training_type="full")
+    folder = storage.adapter(job_id, "adapter")
+    (folder / "answers.json").write_text('{"a": "b"}')
+    (folder / "model.safetensors").write_bytes(tiny_safetensors(weight))
+    async with publishing(tmp_path, store) as publisher:
+        assert await publisher.step()
+    job = await get_job(store, job_id)
+    assert (job.status, job.error and job.error["code"]) == outcome
+
+
 @pytest.mark.parametrize("status", [Status.FAILED, Status.CANCELLED])
 async def test_a_job_that_ended_otherwise_has_its_metrics_as_a_result_too(
     tmp_path: Path, store: Store, status: Status
