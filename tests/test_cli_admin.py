@@ -13,12 +13,14 @@ from app.orgs.key_ring import KeyRing
 from app.orgs.keys import CurrentKey
 from app.settings import Settings
 from app.store.session import Store
+from app.terminal import out
 
 WIDE = {"COLUMNS": "300"}
 
 
 @pytest.fixture
-def loam(tmp_path: Path) -> "Loam":
+def loam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Loam":
+    monkeypatch.setattr(out, "width", 300)  # which another test's surroundings may have settled already
     return Loam(tmp_path)
 
 
