@@ -101,19 +101,12 @@ class ChatProtocol(HttpToolsProtocol):
         super().data_received(data)
 
     def _on_end(self) -> None:
-        """As uvicorn's `on_response_complete`."""
+        """The rest is uvicorn's, as after an answer of its own."""
         self._passage, self._request = None, b""
-        self.server_state.total_requests += 1
-        if self.transport.is_closing():
-            return
-        self.flow.resume_reading()
-        if self._unread:
+        self.on_response_complete()
+        if self._unread and not self.transport.is_closing():
             data, self._unread = self._unread, b""
             self.data_received(data)
-        else:
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
 
     # what happens meanwhile
 

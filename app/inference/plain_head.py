@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from app.http_reply import Header
+
 END = b"\r\n\r\n"
 LENGTH = re.compile(rb"\r\ncontent-length: ([0-9]{1,9})\r\n", re.IGNORECASE)
 LINE = rb"[!#$%&'*+.^`|~\w-]+:[^\x00-\x08\n-\x1f\x7f]*\r\n"
@@ -15,21 +17,18 @@ PLAIN = re.compile(rb"POST (/[\w/.-]*) HTTP/1\.1\r\n((?:" + LINE + rb")+)\r\n", 
 # What says that the body is not what it looks like, or that something is expected before it.
 NOT_PLAIN = frozenset({b"transfer-encoding", b"content-encoding", b"expect", b"upgrade", b"te", b"trailer"})
 
-Header = tuple[bytes, bytes]
-
 
 @dataclass(frozen=True, slots=True)
 class PlainHead:
-    """`outline`: all of it but for the number of bytes that follow. Names of headers are in lower case."""
+    """Names of headers are in lower case."""
 
-    outline: bytes
     path: str
     headers: list[Header]
 
 
 @dataclass(slots=True)
 class Extent:
-    """Where a request's head and body end, counted in bytes, and the head's outline."""
+    """Where a request's head and body end, counted in bytes; `outline`: the head but for how long the body is."""
 
     head: int
     whole: int
@@ -52,7 +51,7 @@ def read_head(outline: bytes) -> PlainHead | None:
         return None
     lines = (line.partition(b":") for line in match[2].split(b"\r\n")[:-1])
     headers = [(name.lower(), value.strip(b" \t")) for name, _, value in lines]
-    return PlainHead(outline, match[1].decode(), headers) if _are_plain(headers) else None
+    return PlainHead(match[1].decode(), headers) if _are_plain(headers) else None
 
 
 def _are_plain(headers: Iterable[Header]) -> bool:
