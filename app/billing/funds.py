@@ -64,6 +64,11 @@ class _Account:
     lacking: int = 0
     seen: holds.Funding = field(default_factory=lambda: holds.Funding(0, 0))
 
+    @property
+    def has_more(self) -> bool:
+        """Whether the store, when it was last asked, had more than is held here."""
+        return self.seen.left_micros > self.in_store
+
 
 class Funds:
     """`step()` now and then, `close()` at the end."""
@@ -90,12 +95,12 @@ class Funds:
             async with account.lock:
                 if found := await self._find(org_id, account, micros, need, came_at):
                     return found
-                is_there_more = account.seen.left_micros > account.in_store  # others took what was free meanwhile
-                is_hopeless = account.seen.others_micros == 0 and not is_there_more
+                was_outrun = account.has_more  # by others, who took what was free meanwhile
+                is_hopeless = account.seen.others_micros == 0 and not was_outrun
                 if is_hopeless or came_at >= give_up_at:
                     return self._rest(org_id, account, micros, least)
-            need = micros + account.purse.free if is_there_more else micros  # counting on nothing that is free
-            await asyncio.sleep(0 if is_there_more else ASK_AGAIN_SECONDS)
+            need = micros + account.purse.free if was_outrun else micros  # counting on nothing that is free
+            await asyncio.sleep(0 if was_outrun else ASK_AGAIN_SECONDS)
 
     async def require(self, org_id: str) -> None:
         """Raises as `hold` does, unless there is something left to spend."""
@@ -131,7 +136,7 @@ class Funds:
         """Who came before the store was last asked takes its answer for theirs, where it was that nothing is left."""
         if found := self.hold_now(org_id, micros):
             return found
-        if account.asked_at < came_at or account.seen.left_micros > account.in_store:
+        if account.asked_at < came_at or account.has_more:
             await self._ask(org_id, account, need)
         return self.hold_now(org_id, micros)
 
