@@ -122,7 +122,17 @@ async def test_holds_and_charges_of_many_at_once_never_go_below_zero(store_url: 
         await charges[n % 2].record(entry(org, f"request:{n}", -60))
         hold.release()
 
+    async def share() -> None:
+        """As gateways do all the time: what one does not use the other gets."""
+        while True:
+            for funds in both:
+                await funds.step()
+            await asyncio.sleep(0.05)
+
+    sharing = asyncio.create_task(share())
     await asyncio.gather(*(spend(n) for n in range(60)))
+    sharing.cancel()
+    await asyncio.gather(sharing, return_exceptions=True)
     assert 0 <= await balance(stores[0], org) <= 400
     for store in stores:
         await store.close()
