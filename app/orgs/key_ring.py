@@ -45,9 +45,7 @@ class KeyRing:
     def find_known(self, key_hash: str) -> CurrentKey | None:
         """One that was authenticated a moment ago."""
         known = self._known.find(key_hash)
-        if known is None or known.expires_at is None:
-            return known
-        return None if known.is_expired else known
+        return None if known is None or known.is_expired else known
 
     async def keep_up(self) -> None:
         """Costs nothing while no key is known."""
