@@ -5,13 +5,14 @@ from collections.abc import Collection
 from sqlalchemy import select, union
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.catalog.names import FULL
 from app.catalog.resolve import CHECKPOINT_NAME, AdapterRef
 from app.store.tables import Adapter, Checkpoint, Job
 
 
 async def newest_published(session: AsyncSession, base_model: str, *, limit: int) -> list[AdapterRef]:
     """Full fine-tunes are none: they are models of their own."""
-    rows = select(Adapter).join(Job, Job.id == Adapter.job_id).where(Job.training_type != "full")
+    rows = select(Adapter).join(Job, Job.id == Adapter.job_id).where(Job.training_type != FULL)
     rows = rows.where(Adapter.base_model == base_model, Adapter.deleted_at.is_(None))
     newest = await session.scalars(rows.order_by(Adapter.created_at.desc(), Adapter.id.desc()).limit(limit))
     return [AdapterRef(adapter.id, adapter.job_id, "adapter") for adapter in newest]

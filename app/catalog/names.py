@@ -8,9 +8,12 @@ def fine_tuned_name(job: Job) -> str:
     return ":".join(["ft", job.base_model, *([job.suffix] if job.suffix else []), job.id])
 
 
+FULL = "full"  # the training_type of all weights; there is no adapter then
+
+
 def own_name(job: Job, step: int | None = None) -> str | None:
     """What the model of a full fine-tune, or of a checkpoint of it, is called inside too; None for an adapter."""
-    if job.training_type != "full":
+    if job.training_type != FULL:
         return None
     return fine_tuned_name(job) if step is None else f"{fine_tuned_name(job)}:ckpt-step-{step}"
 

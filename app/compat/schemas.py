@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
+from app.catalog.names import FULL
 from app.catalog.spec import GpuChoice
 from app.compat.translate import as_job
 from app.jobs.metric_points import Point
@@ -141,7 +142,7 @@ def effective_config(job: Job) -> dict[str, Any]:
         "compute": {"gpu_type": gpu.type, "gpu_count": gpu.count},
         "data": {"validation_files": [job.validation_file] if job.validation_file else []},
         "training": {
-            "mode": "full" if job.training_type == "full" else "lora",
+            "mode": "full" if job.training_type == FULL else "lora",
             "use_qlora": job.hyperparameters.get("use_qlora", False),
         },
     }

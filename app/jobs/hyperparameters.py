@@ -12,16 +12,16 @@ from app.files.training_file import USUAL_SEQUENCE_TOKENS
 
 Auto = Literal["auto"]
 
+# What an adapter is made with, and keeps when its training goes on.
+MADE_WITH = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "use_rslora")
 # What a full fine-tune has none of.
-OF_ADAPTERS = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "use_rslora", "use_qlora")
+OF_ADAPTERS = (*MADE_WITH, "use_qlora")
 
 # The layers that engines serve adapters on.
 Linear = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 BASE_LEARNING_RATE = 2e-4
 FULL_LEARNING_RATE = 2e-5  # all weights move, and none of them far
-# What an adapter is made with, and keeps when its training goes on.
-MADE_WITH = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "use_rslora")
 
 
 class HyperparametersIn(BaseModel):

@@ -4,8 +4,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
+from app.catalog.names import FULL
 from app.jobs.hyperparameters import HyperparametersIn
 from app.jobs.integrations import Integration
+from app.jobs.training_type import SFT
 from app.store.tables import Checkpoint, Job, JobEvent
 
 WITHOUT_NUL = r"^[^\x00]*$"
@@ -17,7 +19,7 @@ Metadata = Annotated[
     ],
     Field(max_length=16),
 ]
-SUPPORTED_TYPES = ("sft", "full")
+SUPPORTED_TYPES = (SFT, FULL)
 SUPPORTED = "training_type must be sft (method.type: supervised) or full; nothing else can be trained here yet."
 
 

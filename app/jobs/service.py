@@ -20,12 +20,10 @@ from app.jobs.cost import estimate_micros
 from app.jobs.estimate import require_fit, spare_memory
 from app.jobs.events import record
 from app.jobs.file_warnings import warnings_of
-from app.jobs.forecast import made_with, resolve_trainable
+from app.jobs.forecast import resolve_numbers, resolve_trainable
 from app.jobs.funding import require_estimate
-from app.jobs.hyperparameters import as_made, require_validation_rows, resolve_hyperparameters
 from app.jobs.schemas import JobCreate
 from app.jobs.states import UNFINISHED, EventType, Status
-from app.jobs.training_type import FULL
 from app.orgs.keys import CurrentKey
 from app.orgs.quotas import lock_org
 from app.store.idempotency import claim_key
@@ -72,11 +70,7 @@ async def create_job(
     training_file = await get_training_file(session, org_id, asked.training_file, param="training_file")
     if asked.validation_file:
         await get_training_file(session, org_id, asked.validation_file, param="validation_file")
-    n_rows, is_full = training_file.n_rows or 1, asked.training_type == FULL
-    numbers = resolve_hyperparameters(asked.asked, spec, n_rows, on_cpu=gpu.type == "CPU", is_full=is_full)
-    if adapter:
-        numbers = as_made(numbers, asked.asked, await made_with(session, adapter))
-    require_validation_rows(numbers, n_rows, has_file=asked.validation_file is not None)
+    numbers = await resolve_numbers(session, asked, spec, adapter, training_file, on_cpu=gpu.type == "CPU")
     job = _new_job(job_id, key, asked, spec, adapter)
     if training_file.row_lengths:
         lengths = RowLengths.of(training_file.row_lengths)
@@ -111,7 +105,7 @@ async def plan_gpu(
     fallback: bool,
 ) -> GpuChoice:
     """Where the job shall run. Raises UnknownModel, WrongGpu, BadRequest for a model that is not to be trained."""
-    spec = await resolve_trainable(session, catalog, org_id, asked)
+    spec, _ = await resolve_trainable(session, catalog, org_id, asked)
     return choose_gpu(spec, asked.gpu_preference, present, fallback=fallback)
 
 

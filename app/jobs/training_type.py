@@ -1,10 +1,11 @@
 """What a job trains: an adapter, as of every trainable model, or all weights, where the catalog permits it."""
 
+from app.catalog.names import FULL
 from app.catalog.resolve import AdapterRef
 from app.catalog.spec import Catalog, ModelSpec
 from app.errors import BadRequest
 
-SFT, FULL = "sft", "full"
+SFT = "sft"
 
 
 class NotPermitted(BadRequest):
