@@ -5,21 +5,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.jobs.events import Level
+from app.jobs.metrics import MEASURED
 from app.jobs.states import EventType
 
 SHOWN = frozenset(
     {
-        "step",
+        *MEASURED,
         "total_steps",
-        "epoch",
-        "train_loss",
-        "train_mean_token_accuracy",
-        "valid_loss",
-        "valid_mean_token_accuracy",
-        "learning_rate",
-        "grad_norm",
-        "tokens_per_second",
-        "trained_tokens",
         "n_rows",
         "lines",
         "batch_size",

@@ -5,6 +5,20 @@ from typing import Any
 
 import orjson
 
+# What is measured of a step.
+MEASURED = (
+    "step",
+    "epoch",
+    "train_loss",
+    "train_mean_token_accuracy",
+    "valid_loss",
+    "valid_mean_token_accuracy",
+    "learning_rate",
+    "grad_norm",
+    "tokens_per_second",
+    "trained_tokens",
+)
+
 
 def read_metrics(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
     """The whole lines past `offset`, and the offset after them.

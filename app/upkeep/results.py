@@ -12,24 +12,12 @@ from sqlalchemy import String, cast, select
 
 from app.files.service import describe, save_bytes
 from app.files.storage import Storage
-from app.jobs.metrics import read_metrics
+from app.jobs.metrics import MEASURED, read_metrics
 from app.jobs.states import Status
 from app.settings import Settings
 from app.store.session import Store
 from app.store.tables import File, Job
 
-METRICS = (
-    "step",
-    "epoch",
-    "train_loss",
-    "train_mean_token_accuracy",
-    "valid_loss",
-    "valid_mean_token_accuracy",
-    "learning_rate",
-    "grad_norm",
-    "tokens_per_second",
-    "trained_tokens",
-)
 SETTLED_SECONDS = 10.0  # a recipe that is cancelled may finish its step
 LOOK_BACK_SECONDS = 24 * 3600.0
 
@@ -62,7 +50,7 @@ async def save_results_of_ended(settings: Settings, store: Store, storage: Stora
 def metrics_csv(path: Path) -> bytes:
     """A line for each step, the last told of it; blanks where a step was not validated."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, METRICS, extrasaction="ignore", lineterminator="\n")
+    writer = csv.DictWriter(out, MEASURED, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(_by_step(path))
     return out.getvalue().encode()
