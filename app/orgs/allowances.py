@@ -17,7 +17,6 @@ from collections.abc import Mapping, Sequence
 from operator import itemgetter
 
 from sqlalchemy import case, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import APIError
@@ -27,7 +26,7 @@ from app.orgs.at_once import Crowd, TooManyAtOnce
 from app.orgs.keys import CurrentKey
 from app.orgs.rates import MINUTE, Bucket, as_duration
 from app.store.base import db_now
-from app.store.session import Store
+from app.store.session import Store, insert_into
 from app.store.tables import RateLevel
 
 SHARE_SECONDS = 1.0
@@ -227,10 +226,8 @@ def _is_used(limit: Bucket | Crowd, now: float) -> bool:
 
 async def _add(session: AsyncSession, subject: str, seconds: float) -> float:
     """Put off when the bucket is full; in how many seconds that is now."""
-    is_postgresql = session.get_bind().dialect.name == "postgresql"
-    insert = postgresql.insert if is_postgresql else sqlite.insert
     full_at = case((RateLevel.full_at > db_now(), RateLevel.full_at), else_=db_now()) + seconds
-    row = insert(RateLevel).values(subject=subject, full_at=db_now() + seconds)
+    row = insert_into(session, RateLevel).values(subject=subject, full_at=db_now() + seconds)
     row = row.on_conflict_do_update(index_elements=[RateLevel.subject], set_={"full_at": full_at})
     return float(await session.scalar(row.returning(RateLevel.full_at - db_now())) or 0.0)
 

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import func, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import APIError
 from app.store.base import db_now
+from app.store.session import insert_into
 from app.store.tables import UnderWay
 
 
@@ -47,14 +47,12 @@ class Crowd:
 
 async def tell(session: AsyncSession, gateway: str, numbers: Mapping[str, int], *, seconds: float) -> None:
     """So many requests of each subject are under way here; unless it is told again, that is forgotten after a while."""
-    is_postgresql = session.get_bind().dialect.name == "postgresql"
-    insert = postgresql.insert if is_postgresql else sqlite.insert
     expires_at = db_now() + seconds
     rows = [
         {"gateway": gateway, "subject": subject, "number": number, "expires_at": expires_at}
         for subject, number in numbers.items()
     ]
-    row = insert(UnderWay).values(rows)
+    row = insert_into(session, UnderWay).values(rows)
     new = {"number": row.excluded.number, "expires_at": row.excluded.expires_at}
     await session.execute(row.on_conflict_do_update(index_elements=[UnderWay.gateway, UnderWay.subject], set_=new))
 
