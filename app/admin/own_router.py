@@ -7,10 +7,10 @@ could rotate one would run the server.
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
-from sqlalchemy import Select, select
+from sqlalchemy import Select
 
 from app.admin import keys
-from app.admin.router import ActorDep, PageDep, UnknownKey, audit_page, claim_for_key
+from app.admin.router import ActorDep, PageDep, audit_page, claim_for_key, key_among, key_page, keys_of
 from app.admin.schemas import (
     AdminKeyCreate,
     AuditOut,
@@ -28,7 +28,7 @@ from app.jobs.router import CatalogDep
 from app.orgs.auth import AskingKey, CurrentOrg
 from app.orgs.roles import Role
 from app.store.idempotency import IdempotencyHeader
-from app.store.paging import ListOut, list_out, paginate
+from app.store.paging import ListOut, list_out
 from app.store.tables import ApiKey, Org
 
 router = APIRouter(prefix="/organization", tags=["organization"])
@@ -60,24 +60,18 @@ async def get_project(project_id: str, org: OwnOrg) -> Org:
 ProjectDep = Annotated[Org, Depends(get_project)]
 
 
-def live_keys(org_id: str, *roles: Role) -> Select[ApiKey]:
-    return select(ApiKey).where(ApiKey.org_id == org_id, ApiKey.role.in_(roles), ApiKey.revoked_at.is_(None))
+def live_keys(org: Org, *roles: Role) -> Select[ApiKey]:
+    return keys_of(org).where(ApiKey.role.in_(roles), ApiKey.revoked_at.is_(None))
 
 
-async def get_admin_key(key_id: str, org_id: CurrentOrg, session: SessionDep) -> ApiKey:
+async def get_admin_key(key_id: str, org: OwnOrg, session: SessionDep) -> ApiKey:
     """Raises UnknownKey."""
-    key = await session.scalar(live_keys(org_id, Role.ADMIN).where(ApiKey.id == key_id))
-    if key is None:
-        raise UnknownKey(key_id)
-    return key
+    return await key_among(session, live_keys(org, Role.ADMIN), key_id)
 
 
 async def get_project_key(key_id: str, project: ProjectDep, session: SessionDep) -> ApiKey:
     """Raises UnknownKey."""
-    key = await session.scalar(live_keys(project.id, *PROJECT_ROLES).where(ApiKey.id == key_id))
-    if key is None:
-        raise UnknownKey(key_id)
-    return key
+    return await key_among(session, live_keys(project, *PROJECT_ROLES), key_id)
 
 
 AdminKeyDep = Annotated[ApiKey, Depends(get_admin_key)]
@@ -103,8 +97,7 @@ async def create_admin_api_key(
 
 @router.get("/admin_api_keys")
 async def list_admin_api_keys(query: PageDep, org: OwnOrg, session: SessionDep) -> ListOut[KeyOut]:
-    page = await paginate(session, live_keys(org.id, Role.ADMIN), ApiKey.id, query)
-    return ListOut[KeyOut](**list_out([KeyOut.of(key, org) for key in page.rows], has_more=page.has_more))
+    return await key_page(session, live_keys(org, Role.ADMIN), org, query)
 
 
 @router.get("/admin_api_keys/{key_id}")
@@ -147,8 +140,7 @@ async def create_project_api_key(
 
 @router.get("/projects/{project_id}/api_keys")
 async def list_project_api_keys(query: PageDep, project: ProjectDep, session: SessionDep) -> ListOut[KeyOut]:
-    page = await paginate(session, live_keys(project.id, *PROJECT_ROLES), ApiKey.id, query)
-    return ListOut[KeyOut](**list_out([KeyOut.of(key, project) for key in page.rows], has_more=page.has_more))
+    return await key_page(session, live_keys(project, *PROJECT_ROLES), project, query)
 
 
 @router.get("/projects/{project_id}/api_keys/{key_id}")

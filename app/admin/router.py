@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.admin import credit, keys, organisations
@@ -81,10 +81,7 @@ OrgDep = Annotated[Org, Depends(get_named_org)]
 
 async def get_named_key(key_id: str, org: OrgDep, session: SessionDep) -> ApiKey:
     """Raises UnknownKey."""
-    key = await session.scalar(select(ApiKey).where(ApiKey.id == key_id, ApiKey.org_id == org.id))
-    if key is None:
-        raise UnknownKey(key_id)
-    return key
+    return await key_among(session, keys_of(org), key_id)
 
 
 KeyDep = Annotated[ApiKey, Depends(get_named_key)]
@@ -157,8 +154,7 @@ async def create_key(
 @router.get("/orgs/{org}/keys")
 async def list_keys(query: PageDep, org: OrgDep, session: SessionDep) -> ListOut[KeyOut]:
     """Those too that were revoked."""
-    page = await paginate(session, select(ApiKey).where(ApiKey.org_id == org.id), ApiKey.id, query)
-    return ListOut[KeyOut](**list_out([KeyOut.of(key, org) for key in page.rows], has_more=page.has_more))
+    return await key_page(session, keys_of(org), org, query)
 
 
 @router.get("/orgs/{org}/keys/{key_id}")
@@ -233,6 +229,23 @@ async def org_ever(session: AsyncSession, name: str) -> Org:
 
 async def org_out(session: AsyncSession, org: Org) -> OrgOut:
     return OrgOut.of(org, await balance_micros(session, org.id))
+
+
+def keys_of(org: Org) -> Select[ApiKey]:
+    return select(ApiKey).where(ApiKey.org_id == org.id)
+
+
+async def key_among(session: AsyncSession, rows: Select[ApiKey], key_id: str) -> ApiKey:
+    """Raises UnknownKey."""
+    key = await session.scalar(rows.where(ApiKey.id == key_id))
+    if key is None:
+        raise UnknownKey(key_id)
+    return key
+
+
+async def key_page(session: AsyncSession, rows: Select[ApiKey], org: Org, query: PageQuery) -> ListOut[KeyOut]:
+    page = await paginate(session, rows, ApiKey.id, query)
+    return ListOut[KeyOut](**list_out([KeyOut.of(key, org) for key in page.rows], has_more=page.has_more))
 
 
 async def claim_for_key(
