@@ -20,7 +20,7 @@ WIDE = {"COLUMNS": "300"}
 
 @pytest.fixture
 def loam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Loam":
-    monkeypatch.setattr(out, "width", 300)  # which another test's surroundings may have settled already
+    monkeypatch.setattr(out, "width", 300)  # a worker of xdist begins with COLUMNS=80, and a console keeps it
     return Loam(tmp_path)
 
 
