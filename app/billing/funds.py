@@ -86,10 +86,12 @@ class Funds:
             return None
         return Hold(account.purse, micros)
 
-    async def hold(self, org_id: str, micros: int, *, least: int | None = None) -> Hold:
+    async def hold(
+        self, org_id: str, micros: int, *, least: int | None = None, wait_seconds: float = WAIT_SECONDS
+    ) -> Hold:
         """So much, or what there is if that is no less than `least`. Raises InsufficientFunds, FundsHeld."""
         account, need = self._account(org_id), micros
-        give_up_at = time.monotonic() + WAIT_SECONDS
+        give_up_at = time.monotonic() + wait_seconds
         while True:
             came_at = time.monotonic()
             async with account.lock:

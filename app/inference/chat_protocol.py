@@ -1,6 +1,7 @@
 """uvicorn's HTTP protocol, which takes chat completions the short way where it can."""
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Any, ClassVar
 
 from starlette.datastructures import State
@@ -14,7 +15,7 @@ from app.inference.short_way import Asker, ShortWay
 
 
 class ChatProtocol(HttpToolsProtocol):
-    """Keeps a chat completion that is plainly written from uvicorn, if it can be begun at once.
+    """Keeps a chat completion that is plainly written from uvicorn, unless an engine has to be waited for.
 
     Everything else is uvicorn's, as if it had read it first. Subclass it with `paths` and the application's `state`.
     """
@@ -31,14 +32,20 @@ class ChatProtocol(HttpToolsProtocol):
         self._request = b""
         self._reply: Reply | None = None
         self._passage: Passage | None = None
+        self._looking: asyncio.Task[None] | None = None
         self._stall: asyncio.TimerHandle | None = None
+
+    @property
+    def _is_taken(self) -> bool:
+        """A request is neither answered nor uvicorn's."""
+        return self._passage is not None or self._looking is not None
 
     # reading
 
     def data_received(self, data: bytes) -> None:
         if self._unread:
             data = self._unread + data
-        if self._passage:
+        if self._is_taken:
             self._hold_back(data)
         elif self._is_uvicorns() or not self._take(data):
             self._unread = b""
@@ -72,17 +79,33 @@ class ChatProtocol(HttpToolsProtocol):
         asker = self._asker
         if asker is None or asker.outline != extent.outline:
             asker = self._asker = way.find_asker(extent.outline, self.paths)
-        key = way.find_key(asker) if asker else None
-        if asker is None or key is None:
+        is_whole = len(data) >= extent.whole
+        if asker is None or not (is_whole or way.find_key(asker)):  # nobody unknown is waited for
             return False
         self._unset_keepalive_if_required()
-        if len(data) < extent.whole:
+        if not is_whole:
             self._unread = data
             return True
         self._request, self._unread = data[: extent.whole], data[extent.whole :]
-        self._reply = reply = Reply(self.transport, self._default_lines(), self._on_end)
-        self._passage = way.begin(asker, key, data[extent.head : extent.whole], reply, self._give_up)
-        return self._passage is not None
+        self._reply = Reply(self.transport, self._default_lines(), self._on_end)
+        body = data[extent.head : extent.whole]
+        self._passage = way.begin(asker, body, self._reply, self._give_up)
+        if self._passage is None:
+            self._look_up(way, asker, body, self._reply)
+        return True
+
+    def _look_up(self, way: ShortWay, asker: Asker, body: bytes, reply: Reply) -> None:
+        """uvicorn waits for its tasks when it stops."""
+        begun = way.begin_when_known(asker, body, reply, self._give_up)
+        self._looking = self.loop.create_task(self._go_on(begun))
+        self.tasks.add(self._looking)
+        self._looking.add_done_callback(self.tasks.discard)
+
+    async def _go_on(self, begun: Coroutine[Any, Any, Passage | None]) -> None:
+        self._passage = await begun
+        self._looking = None
+        if self._passage is None:
+            self._give_up()
 
     def _default_lines(self) -> bytes:
         """uvicorn makes them anew each second."""
@@ -99,6 +122,8 @@ class ChatProtocol(HttpToolsProtocol):
         """Nothing was said yet: let the application say it."""
         data, self._unread, self._passage = self._request + self._unread, b"", None
         super().data_received(data)
+        if self._reply and not self._reply.keep_alive:
+            super().shutdown()
 
     def _on_end(self) -> None:
         """The rest is uvicorn's, as after an answer of its own."""
@@ -112,7 +137,7 @@ class ChatProtocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """uvicorn cancels the tasks that are left after the grace; a passage is none, and goes with its connection."""
-        if self._passage is None or self._reply is None:
+        if not self._is_taken or self._reply is None:
             super().shutdown()
             return
         self._reply.keep_alive = False
@@ -125,6 +150,8 @@ class ChatProtocol(HttpToolsProtocol):
         passage, self._passage = self._passage, None
         if passage:
             passage.on_client_gone()
+        if self._looking:
+            self._looking.cancel()
 
     def pause_writing(self) -> None:
         """Of whatever is sent: one that takes nothing for as long as an engine may be silent is hung up on."""

@@ -11,7 +11,7 @@ import structlog
 
 from app.billing.bound import Bound, bound
 from app.billing.charges import Charges
-from app.billing.funds import Hold
+from app.billing.funds import ASK_AGAIN_SECONDS, Hold
 from app.billing.ledger import Entry, InsufficientFunds
 from app.billing.prices import Usage, inference_micros
 from app.catalog.resolve import Target
@@ -82,14 +82,17 @@ class Relay:
 
     def body(self, asked: ChatRequest) -> dict[str, Any]:
         """What the engine is sent."""
-        if self.settings.log_prompts:
-            log.info("asked", request=self.request_id, org=self.org_id, messages=asked.messages)
         return engine_body(
             asked,
             engine_name=self.target.engine_name,
             cache_salt=self.cache_salt,
             context_length=self.target.model.context_length,
         )
+
+    def note(self, body: Mapping[str, Any]) -> None:
+        """In the log, where prompts are wanted there."""
+        if self.settings.log_prompts:
+            log.info("asked", request=self.request_id, org=self.org_id, messages=body["messages"])
 
     @asynccontextmanager
     async def stream(self, body: Mapping[str, Any], meter: Meter) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -100,6 +103,7 @@ class Relay:
         and as `EnginePool.lease` does.
         """
         self._check_length(body)
+        self.note(body)
         try:
             self.take_place()
             body = await self._with_funds(body)
@@ -112,6 +116,11 @@ class Relay:
         """Whether there are funds at hand for the dearest answer to `body`, of `n_bytes`. `let_go` when it is over."""
         self.hold = self.charges.funds.hold_now(self.org_id, self._bound(body, n_bytes).micros)
         return self.hold is not None
+
+    async def hold_soon(self, body: Mapping[str, Any], n_bytes: int) -> None:
+        """The same, once the store was asked. Raises InsufficientFunds, FundsHeld."""
+        funds, micros = self.charges.funds, self._bound(body, n_bytes).micros
+        self.hold = await funds.hold(self.org_id, micros, wait_seconds=ASK_AGAIN_SECONDS)
 
     def take_place(self) -> None:
         """Among the requests that may run at once. `let_go` when it is over. Raises TooManyAtOnce."""

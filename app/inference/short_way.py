@@ -1,7 +1,8 @@
-"""The short way of a chat completion: below ASGI and without a task, when nothing about it has to be waited for."""
+"""The short way of a chat completion: below ASGI, and without a task when nothing about it has to be waited for."""
 
 from collections.abc import Callable, Set
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.datastructures import State
 from starlette.types import Scope
@@ -12,9 +13,10 @@ from app.ids import new_id
 from app.inference.admission import parse_json, relay_for
 from app.inference.bounds import check_takes_tools
 from app.inference.chat import parse
-from app.inference.chat_answer import chat_answer
+from app.inference.chat_answer import ChatAnswer, chat_answer
 from app.inference.passage import Outlet, Passage
 from app.inference.plain_head import read_head
+from app.inference.relay import Relay
 from app.orgs.allowed_models import require_model
 from app.orgs.auth import bearer_token
 from app.orgs.keys import CurrentKey, hash_key
@@ -27,6 +29,7 @@ class Asker:
     """Who asks by the heads of one outline. `scope`: as much of an ASGI one as they say."""
 
     outline: bytes
+    token: str
     key_hash: str
     scope: Scope
 
@@ -50,29 +53,58 @@ class ShortWay:
         token = bearer_token(scope)
         if head is None or token is None or head.path not in paths:
             return None
-        return Asker(outline, hash_key(token), scope)
+        return Asker(outline, token, hash_key(token), scope)
 
     def find_key(self, asker: Asker) -> CurrentKey | None:
         """Whose it is, if that is known without looking it up, and may ask models."""
         key: CurrentKey | None = self._key_ring.find_known(asker.key_hash)
         return key if key and key.role in ASKERS else None
 
-    def begin(
-        self, asker: Asker, key: CurrentKey, raw: bytes, outlet: Outlet, otherwise: Callable[[], None]
-    ) -> Passage | None:
+    def begin(self, asker: Asker, raw: bytes, outlet: Outlet, otherwise: Callable[[], None]) -> Passage | None:
         """A passage under way; None where anything is amiss or not at hand: funds, the model, a warm engine.
 
-        Whoever gets None lets the application answer, which looks again, waits, and says what is wrong. So does
-        `otherwise`, called when the engine hung up before it had heard the request.
+        Whoever gets None tries `begin_when_known`. `otherwise` is called when the engine hung up before it had heard
+        the request.
         """
         try:
-            return self._begin(asker, key, raw, outlet, otherwise)
+            key = self.find_key(asker)
+            asking = self._prepare(asker, key, raw) if key else None
+            if asking and asking.hold_now():
+                return self._start(asking, outlet, otherwise)
         except Exception:  # noqa: BLE001 - a bug too is the application's to tell, which will find it again
-            return None
+            pass
+        return None
 
-    def _begin(
-        self, asker: Asker, key: CurrentKey, raw: bytes, outlet: Outlet, otherwise: Callable[[], None]
+    async def begin_when_known(
+        self, asker: Asker, raw: bytes, outlet: Outlet, otherwise: Callable[[], None]
     ) -> Passage | None:
+        """The same, once what the store has to be asked for is known. An engine is not waited for.
+
+        Whoever gets None lets the application answer, which looks again, waits, and says what is wrong.
+        """
+        try:
+            asking = await self._look_up(asker, raw)
+            if asking:
+                await asking.hold()
+                return self._start(asking, outlet, otherwise)
+        except Exception:  # noqa: BLE001
+            pass
+        return None
+
+    async def _look_up(self, asker: Asker, raw: bytes) -> "_Asking | None":
+        key = await self._key_ring.authenticate(asker.token)
+        if key is None or key.role not in ASKERS:
+            return None
+        body = parse_json(raw)
+        asked = parse(body)
+        require_model(key, asked.model)
+        await self._budgets.require(key)
+        if key.is_throttled:
+            await self._allowances.of(key)
+        await self._admissions.admit(key.org_id, asked.model, wanted_gpu(asker.scope, body))
+        return self._prepare(asker, key, raw)
+
+    def _prepare(self, asker: Asker, key: CurrentKey, raw: bytes) -> "_Asking | None":
         if self._state.draining or len(raw) > self._settings.max_body_bytes:
             return None
         body = parse_json(raw)
@@ -82,29 +114,48 @@ class ShortWay:
         if target is None or not self._budgets.allow_now(key):
             return None
         check_takes_tools(target.model, asked.tools, asked.tool_choice)
-        request_id = new_id("req")
-        relay = relay_for(self._state, target, key.org_id, request_id)
+        relay = relay_for(self._state, target, key.org_id, new_id("req"))
         relay.key_id = key.key_id
         if key.is_throttled:
             relay.allowance = self._allowances.find_known(key)
             if relay.allowance is None or not relay.allowance.has_left():
                 return None
-        headers = marks(request_id, simulated=self._settings.simulate)
-        asking = relay.body(asked)
-        request, answer = chat_request(asking), chat_answer(asked, target)
-        if not relay.hold_now(asking, len(request)):
-            return None
+        body = relay.body(asked)
+        return _Asking(relay, body, chat_request(body), chat_answer(asked, target), asked.streams)
+
+    def _start(self, asking: "_Asking", outlet: Outlet, otherwise: Callable[[], None]) -> Passage | None:
+        """Of one that has its funds, which are let go unless it gets under way."""
+        relay = asking.relay
         try:
             relay.take_place()
-            if leased := self._pool.lease_now(target, body=asking):
+            if leased := self._pool.lease_now(relay.target, body=asking.body):
+                headers = marks(relay.request_id, simulated=self._settings.simulate)
                 if relay.allowance:
                     relay.allowance.take()
                     headers += relay.allowance.headers()
-                passage = Passage(relay, leased, answer, streams=asked.streams)
-                passage.begin(request, outlet, headers, otherwise)
+                relay.note(asking.body)
+                passage = Passage(relay, leased, asking.answer, streams=asking.streams)
+                passage.begin(asking.request, outlet, headers, otherwise)
                 return passage
         except BaseException:
             relay.let_go()
             raise
         relay.let_go()
         return None
+
+
+@dataclass(slots=True)
+class _Asking:
+    """What is sent to the engine, as a body and as it goes over the wire, and what becomes of its answer."""
+
+    relay: Relay
+    body: dict[str, Any]
+    request: bytes
+    answer: ChatAnswer
+    streams: bool
+
+    def hold_now(self) -> bool:
+        return self.relay.hold_now(self.body, len(self.request))
+
+    async def hold(self) -> None:
+        await self.relay.hold_soon(self.body, len(self.request))
