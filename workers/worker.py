@@ -162,7 +162,7 @@ def share_out(
         if gpu.count <= free[gpu.type]:
             claimable.append(str(gpu))
         else:
-            wished[job_id] = GpuChoice(type=gpu.type, count=gpu.count - own[gpu.type])
+            wished[job_id] = GpuChoice(gpu.type, gpu.count - own[gpu.type])
     return claimable, wished
 
 

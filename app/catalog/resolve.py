@@ -138,7 +138,7 @@ def _parse_wanted(model: ModelSpec, wanted: str, help_: dict[str, list[str]]) ->
         count = int(match[2]) if match[2] else of_type[0].count
         reason = _wrong_count(model, count, of_type[0])
         if not reason:
-            return GpuChoice(type=of_type[0].type, count=count)
+            return GpuChoice(of_type[0].type, count)
     raise WrongGpu(reason, param="gpu_preference", troubleshooting=help_)
 
 

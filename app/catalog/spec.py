@@ -1,6 +1,7 @@
 """What the catalog says: GPU types and models, with prices in integer micro-dollars."""
 
 import math
+from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
 from typing import Annotated, Literal
@@ -43,11 +44,12 @@ class TokenPrices(_Strict):
         return math.ceil(prompt * MICROS_PER_DOLLAR), math.ceil(completion * MICROS_PER_DOLLAR)
 
 
-class GpuChoice(_Strict):
-    """A GPU type and how many of it; written `A100` or `A100:2`."""
+@dataclass(frozen=True, slots=True)
+class GpuChoice:
+    """A GPU type and how many of it; written `A100` or `A100:2`. Each request looks its engine up by one."""
 
     type: str
-    count: int = Field(ge=1)
+    count: int
 
     @classmethod
     def parse(cls, text: str) -> "GpuChoice":

@@ -153,4 +153,4 @@ def type_of(product: str, types: Sequence[str]) -> str:
 
 def as_choices(devices: Sequence[Device]) -> list[GpuChoice]:
     """How many of each type, in the order they were found."""
-    return [GpuChoice(type=type_, count=count) for type_, count in Counter(d.type for d in devices).items()]
+    return [GpuChoice(type_, count) for type_, count in Counter(d.type for d in devices).items()]

@@ -181,7 +181,7 @@ class Placer:
             match one, decision:
                 case Waiter(), (Wait(lacks) | MakeRoom(lacks=lacks)) if lacks:
                     if holder in self._wished or elsewhere.get(one.target.gpu.type):
-                        lacking[holder] = GpuChoice(type=one.target.gpu.type, count=lacks)
+                        lacking[holder] = GpuChoice(one.target.gpu.type, lacks)
                 case Waiter(), Start() if holder in self._wished:
                     lacking[holder] = self._wished[holder]
         return lacking

@@ -65,7 +65,7 @@ class ChunkRewriter:
     def usage(self) -> Usage:
         """Of all choices, as far as they have come."""
         self._note_usage(self._last)
-        return total_usage({index: usage_of(orjson.loads(text)) for index, text in self._usages.items()})
+        return total_usage({index: orjson.loads(text) for index, text in self._usages.items()})
 
     def _rewrite_one(self, event: bytes) -> bytes:
         if event.startswith(DONE):
@@ -102,7 +102,7 @@ class ChunkReader:
 
     @property
     def usage(self) -> Usage:
-        return total_usage({index: usage_of(counts) for index, counts in self._counts.items()})
+        return total_usage(self._counts)
 
     def feed(self, data: bytes) -> list[dict[str, Any]]:
         """The chunks that are complete now. Raises EngineError."""
@@ -149,16 +149,14 @@ def usage_of(counts: Mapping[str, Any]) -> Usage:
     )
 
 
-def total_usage(usages: Mapping[int | None, Usage]) -> Usage:
-    """A chunk counts the tokens of its own choice; only the last one, which has no choice (None), counts them all."""
-    if None in usages:
-        return usages[None]
-    prompts = [(usage.prompt_tokens, usage.cached_tokens) for usage in usages.values()]
-    prompt_tokens, cached_tokens = max(prompts, default=(0, 0))
-    completion_tokens = sum(usage.completion_tokens for usage in usages.values())
-    return Usage(
-        prompt_tokens, cached_tokens, completion_tokens, sum(usage.reasoning_tokens for usage in usages.values())
-    )
+def total_usage(counts: Mapping[int | None, Mapping[str, Any]]) -> Usage:
+    """Of `usage` objects by choice: a chunk counts the tokens of its own; only the last, which has none, counts all."""
+    if None in counts:
+        return usage_of(counts[None])
+    usages = [usage_of(own) for own in counts.values()]
+    prompt_tokens, cached_tokens = max(((each.prompt_tokens, each.cached_tokens) for each in usages), default=(0, 0))
+    completion_tokens = sum(each.completion_tokens for each in usages)
+    return Usage(prompt_tokens, cached_tokens, completion_tokens, sum(each.reasoning_tokens for each in usages))
 
 
 def _choice_index(event: bytes) -> int | None:

@@ -69,11 +69,9 @@ class ShortWay:
         try:
             key = self.find_key(asker)
             asking = self._prepare(asker, key, raw) if key else None
-            if asking and asking.hold_now():
-                return self._start(asking, outlet, otherwise)
+            return self._start(asking, outlet, otherwise) if asking and asking.hold_now() else None
         except Exception:  # noqa: BLE001 - a bug too is the application's to tell, which will find it again
-            pass
-        return None
+            return None
 
     async def begin_when_known(
         self, asker: Asker, raw: bytes, outlet: Outlet, otherwise: Callable[[], None]
@@ -84,12 +82,12 @@ class ShortWay:
         """
         try:
             asking = await self._look_up(asker, raw)
-            if asking:
-                await asking.hold()
-                return self._start(asking, outlet, otherwise)
+            if asking is None:
+                return None
+            await asking.hold()
+            return self._start(asking, outlet, otherwise)
         except Exception:  # noqa: BLE001
-            pass
-        return None
+            return None
 
     async def _look_up(self, asker: Asker, raw: bytes) -> "_Asking | None":
         key = await self._key_ring.authenticate(asker.token)

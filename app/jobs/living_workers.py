@@ -27,7 +27,7 @@ class Capacity:
 
     @property
     def choices(self) -> list[GpuChoice]:
-        return [GpuChoice(type=self.type, count=count) for count in range(1, self.count + 1)]
+        return [GpuChoice(self.type, count) for count in range(1, self.count + 1)]
 
     def fits(self, gpu: GpuChoice, memory_bytes: int) -> bool:
         return gpu in self.choices and (not self.memory_bytes or memory_bytes <= self.memory_bytes)

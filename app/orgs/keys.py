@@ -4,6 +4,7 @@ import hashlib
 import secrets
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 from app.orgs.roles import Role
@@ -45,7 +46,7 @@ class CurrentKey:
     limits: Limits = Limits()
     org_limits: Limits = Limits()
 
-    @property
+    @cached_property
     def is_throttled(self) -> bool:
         return self.limits.throttles or self.org_limits.throttles
 

@@ -9,7 +9,7 @@ from app.settings import Settings
 
 CATALOG = load_catalog(Settings().catalog)
 LARGE = CATALOG.find("qwen/qwen3-32b")
-HERE = [GpuChoice(type="A100", count=2), GpuChoice(type="CPU", count=2)]
+HERE = [GpuChoice("A100", 2), GpuChoice(type="CPU", count=2)]
 
 
 def test_the_shipped_catalog_has_the_demo_model_with_its_weights() -> None:
@@ -59,4 +59,4 @@ def test_a_gpu_that_is_not_here_or_does_not_fit_is_refused(wanted: str, fallback
 def test_a_model_is_not_split_over_an_odd_number_of_gpus() -> None:
     assert LARGE
     with pytest.raises(WrongGpu, match="A100:3 is none of these"):
-        choose_gpu(LARGE, "A100:3", [GpuChoice(type="A100", count=8)], fallback=True)
+        choose_gpu(LARGE, "A100:3", [GpuChoice("A100", 8)], fallback=True)

@@ -44,8 +44,8 @@ def test_a_product_is_known_by_the_name_of_its_type(product: str, type_: str) ->
 def test_what_is_declared_is_believed(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path, devices=["A100:2", "cpu"], simulate=True)
     assert as_choices(find_devices(settings, CATALOG)) == [
-        GpuChoice(type="A100", count=2),
-        GpuChoice(type="CPU", count=1),
+        GpuChoice("A100", 2),
+        GpuChoice("CPU", 1),
     ]
 
 

@@ -47,7 +47,7 @@ from tests.stores import SqliteStores
 
 pytestmark = pytest.mark.anyio
 
-CPU = GpuChoice(type="CPU", count=1)
+CPU = GpuChoice("CPU", 1)
 
 
 @pytest.fixture

@@ -17,16 +17,17 @@ from tests.asking import CHAT, Json, chat_body, data_lines
 from tests.eventually import until
 from tests.servers import Server, TestOrg
 
+BROKEN = "[simulate: error=2] [simulate: pace=20]"  # slowly: what comes together with an error is not passed on
 LONG = {"ignored": "x" * 70_000}
 MADE_EACH_TIME = ("date", "x-request-id", "content-length")
 
 
-@pytest.fixture
-def org(simulated: Server) -> TestOrg:
-    """One that has asked already: its key, its funds and a warm engine are at hand."""
-    org = simulated.new_org()
-    httpx.post(simulated.url + CHAT, headers=org.headers, json=chat_body(), timeout=30).raise_for_status()
-    return org
+@pytest.fixture(params=["known", "new"])
+def org(simulated: Server, request: pytest.FixtureRequest) -> TestOrg:
+    """A warm engine is at hand; so are its key and its funds if it has asked already."""
+    orgs = {"known": simulated.new_org()}
+    httpx.post(simulated.url + CHAT, headers=orgs["known"].headers, json=chat_body(), timeout=30).raise_for_status()
+    return orgs.get(request.param) or simulated.new_org()
 
 
 def without_ids(value: Any) -> Any:
@@ -52,7 +53,7 @@ ASKED: dict[str, Json] = {
     "log-probabilities": {"logprobs": True, "top_logprobs": 2},
     "a prompt that is too long": {"messages": [{"role": "user", "content": "word " * 9000}]},
     "an engine's error": {"messages": [{"role": "user", "content": "[simulate: error]"}]},
-    "an engine's error in a stream": {"stream": True, "messages": [{"role": "user", "content": "[simulate: error=2]"}]},
+    "an engine's error in a stream": {"stream": True, "messages": [{"role": "user", "content": BROKEN}]},
     "no such model": {"model": "nobody/knows"},
     "a wrong temperature": {"temperature": 9},
     "an image": {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},

@@ -72,6 +72,10 @@ def test_choices_come_in_their_order_with_the_log_probabilities_of_all_their_tok
 
 
 def test_what_several_choices_have_cost_so_far_is_the_sum_of_theirs_and_one_prompt() -> None:
-    assert total_usage({0: Usage(10, 4, 3), 1: Usage(10, 4, 5)}) == Usage(10, 4, 8)
-    assert total_usage({0: Usage(10, 0, 3), None: Usage(10, 4, 9)}) == Usage(10, 4, 9)
+    def counts(cached_tokens: int, completion_tokens: int) -> dict[str, Any]:
+        details = {"cached_tokens": cached_tokens}
+        return {"prompt_tokens": 10, "completion_tokens": completion_tokens, "prompt_tokens_details": details}
+
+    assert total_usage({0: counts(4, 3), 1: counts(4, 5)}) == Usage(10, 4, 8)
+    assert total_usage({0: counts(0, 3), None: counts(4, 9)}) == Usage(10, 4, 9)
     assert total_usage({}) == Usage()
