@@ -116,7 +116,7 @@ class ShortWay:
         relay.key_id = key.key_id
         if key.is_throttled:
             relay.allowance = self._allowances.find_known(key)
-            if relay.allowance is None or not relay.allowance.has_left():
+            if relay.allowance is None:
                 return None
         body = relay.body(asked)
         return _Asking(relay, body, chat_request(body), chat_answer(asked, target), asked.streams)
@@ -125,6 +125,8 @@ class ShortWay:
         """Of one that has its funds, which are let go unless it gets under way."""
         relay = asking.relay
         try:
+            if relay.allowance:
+                relay.allowance.require()
             relay.take_place()
             if leased := self._pool.lease_now(relay.target, body=asking.body):
                 headers = marks(relay.request_id, simulated=self._settings.simulate)
