@@ -90,8 +90,8 @@ def _start_at(moment: ColumnElement[int], bucket: Bucket) -> ColumnElement[int]:
 
 def _figures(sums: ReadOnlyColumnCollection[str, Any]) -> list[ColumnElement[Any]]:
     """In the order of the class. A sum of whole numbers is a whole number: PostgreSQL's would be a decimal."""
-    cost = {"cost_micros": -sums.amount_micros}
-    columns = [cost.get(figure.name, sums.get(figure.name)) for figure in fields(Figures)]
+    told = {**sums, "cost_micros": -sums.amount_micros}
+    columns = [told[figure.name] for figure in fields(Figures)]
     return [cast(func.sum(column), column.type) for column in columns]
 
 

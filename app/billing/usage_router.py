@@ -90,10 +90,10 @@ def asked_of(query: UsageQuery, now: float) -> Asked:
 def list_of(asked: Asked, rows: Sequence[UsageRow]) -> UsageList:
     """For thousands of rows this takes longer than to find them, so it is done with all of them at once."""
     names = ["start", *asked.groups, *map(_wire_name, fields(Figures))]
-    missing = dict.fromkeys(set(Group) - set(asked.groups))
+    rest: dict[str, Any] = dict.fromkeys(set(Group) - set(asked.groups))
     data = [
         dict(zip(names, (row.start_at, *row.groups, *vars(row.figures).values()), strict=True))
-        | {"cost_cents": cents(row.figures.cost_micros), **missing}
+        | {"cost_cents": cents(row.figures.cost_micros), **rest}
         for row in rows
     ]
     return UsageList.model_validate({"object": "list", "bucket": asked.bucket, "data": data})

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, CompoundSelect, Executable, Select, func, literal, select, union_all
+from sqlalchemy import CompoundSelect, Executable, Select, SQLColumnExpression, func, literal, select, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.billing.sums import DAY_SECONDS, HOUR_SECONDS, SHARED, SUMS
@@ -45,7 +45,7 @@ def compare(what: str, entries: Sums, kept: Sums) -> list[str]:
     return found
 
 
-def _kept(table: type[UsageHour | UsageClosedHour | UsageDay], start_at: ColumnElement[int]) -> Select[Any]:
+def _kept(table: type[UsageHour | UsageClosedHour | UsageDay], start_at: SQLColumnExpression[int]) -> Select[Any]:
     columns = (getattr(table, name) for name in (*SHARED, *SUMS))
     return select(start_at.label("start_at"), *columns)
 
