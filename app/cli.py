@@ -12,7 +12,8 @@ from pydantic_settings import SettingsError
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.billing.usage import DAY_SECONDS, Asked, Bucket, groups_of, usage
+from app.billing.sums import DAY_SECONDS
+from app.billing.usage import Asked, Bucket, groups_of, usage
 from app.billing.verify import verify
 from app.catalog.load import WrongCatalog, load_catalog
 from app.cli_audit import show_audit

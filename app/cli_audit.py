@@ -1,4 +1,4 @@
-"""`loam audit`: who did what to organisations, keys and credit."""
+"""`loam audit`: who did what to organisations, keys, credit and jobs."""
 
 from typing import Annotated
 
@@ -27,7 +27,7 @@ def show_audit(
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="The newest so many.")] = 50,
     data_dir: DataDir = None,
 ) -> None:
-    """Who did what to organisations, keys and credit, when and from where; the newest last."""
+    """Who did what to organisations, keys, credit and jobs, when and from where; the newest last."""
     since_at, until_at = (
         None if when is None else moment_of(when, option, direction=-1)
         for option, when in (("--since", since), ("--until", until))

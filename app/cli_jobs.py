@@ -9,13 +9,14 @@ from rich.table import Column, Table
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.admin import jobs as acts
 from app.catalog.load import load_catalog
 from app.errors import NotFound
 from app.job_display import JobDisplay
-from app.jobs import queue
 from app.jobs.follow import Followers
 from app.jobs.living_workers import capacities_in, list_living
 from app.jobs.states import UNFINISHED, EventType, Stage, Status
+from app.orgs.audit import Actor
 from app.orgs.service import get_org
 from app.overview import duration
 from app.settings import Settings
@@ -76,7 +77,7 @@ def cancel_job(job_id: JobId, data_dir: DataDir = None) -> None:
     catalog = load_catalog(settings.catalog)
 
     async def cancel(session: AsyncSession) -> None:
-        await queue.cancel(session, catalog, await _get_job(session, job_id))
+        await acts.cancel_job(session, Actor.at_terminal(), catalog, await _get_job(session, job_id))
         out.print(f"Cancelled {job_id}.", markup=False)
 
     in_store(settings, cancel)

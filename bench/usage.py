@@ -3,21 +3,20 @@
 import asyncio
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated
 
+import httpx
 import typer
+from rich.filesize import decimal
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.billing.ledger import balance_micros, spend_since
-from app.billing.usage import DAY_SECONDS, Asked, Bucket, Group, usage
-from app.orgs.service import create_org
+from app.billing.sums import DAY_SECONDS, close_days
 from app.store.session import Store
 from bench.machine import SCRATCH, facts
 from bench.show import show, telling, write
 from bench.summary import Summary
+from tests.servers import running_server
 from tests.stores import PostgresStores
 
 RESULTS = Path(__file__).parent / "results" / "usage.md"
@@ -25,8 +24,10 @@ DAYS, BATCH = 90, 500_000
 HEAD = """\
 # How long answers about usage take
 
-One organisation of {rows:,} ledger entries in {days} days, of 5 keys and 10 models, on PostgreSQL: the median of
-{rounds} rounds in milliseconds (least..most), transaction included. Writing the entries took {seconds:,.0f} s.\
+One organisation of {rows:,} ledger entries in {days} days, of 5 keys and 10 models, on PostgreSQL: the time `loam up`
+takes to answer over HTTP, on the same cores as the database and who asks. The median of {rounds} rounds in milliseconds
+(least..most). Writing the entries took {filling:,.0f} s; closing the days that are over, which a gateway does with each
+of them once, {closing:,.1f} s.\
 """
 FILL = text("""
     INSERT INTO ledger_entries (id, org_id, key_id, source, kind, amount_micros, model, gpu, prompt_tokens,
@@ -36,18 +37,32 @@ FILL = text("""
     FROM generate_series(CAST(:first AS BIGINT), CAST(:last AS BIGINT)) AS n
 """)
 
-Question = Callable[[AsyncSession, str], Awaitable[object]]
+Params = dict[str, str | float]
 
 
-def questions(now: float) -> dict[str, Question]:
-    month = Asked(now - 30 * DAY_SECONDS, now)
-    everything = Asked(now - DAYS * DAY_SECONDS, now, Bucket.DAY, (Group.KEY, Group.MODEL, Group.KIND))
+def questions(now: float) -> dict[str, tuple[str, Params]]:
+    """Windows that begin and end in the middle of an hour, as they do."""
+    month, everything, all_groups = now - 30 * DAY_SECONDS, now - DAYS * DAY_SECONDS, "key,model,kind"
+    asked: dict[str, Params] = {
+        "30 days by model and kind": {"start": month},
+        "all days by key, model and kind": {"start": everything, "group_by": all_groups},
+        "the same as CSV": {"start": everything, "group_by": all_groups, "format": "csv"},
+        "all months by key, model and kind": {"start": everything, "group_by": all_groups, "bucket": "month"},
+        "one key, all days by model": {"start": everything, "group_by": "model", "key": "key_1"},
+        "7 days by hour and kind": {"start": now - 7 * DAY_SECONDS, "group_by": "kind", "bucket": "hour"},
+        "the hours of a day by key, model and kind": {
+            "start": month,
+            "end": month + DAY_SECONDS,
+            "group_by": all_groups,
+            "bucket": "hour",
+        },
+    }
     return {
-        "GET /balance/current": balance_micros,
-        "a window of 24 hours": lambda session, org: spend_since(session, org, now - 24 * 3600),
-        "a window of 30 days": lambda session, org: spend_since(session, org, now - 30 * DAY_SECONDS),
-        "GET /usage, 30 days by model and kind": lambda session, org: usage(session, org, month),
-        "GET /usage, all days by key, model and kind": lambda session, org: usage(session, org, everything),
+        "GET /balance/current": ("/v1/balance/current", {}),
+        "GET /balance/usage": ("/v1/balance/usage", {}),
+        "GET /balance/usage/windows, 24 and 168 hours": ("/v1/balance/usage/windows", {}),
+        "GET /balance/usage/windows, all days": ("/v1/balance/usage/windows", {"hours": f"{DAYS * 24}"}),
+        **{f"GET /usage, {what}": ("/v1/usage", params) for what, params in asked.items()},
     }
 
 
@@ -57,24 +72,29 @@ def main(
 ) -> None:
     """Fills a ledger by SQL, and asks; written to bench/results/usage.md."""
     scratch = tempfile.TemporaryDirectory(prefix="loam-bench-", dir=SCRATCH)
-    with scratch as folder, PostgresStores.running(Path(folder)) as stores:
-        seconds, found = asyncio.run(_run(stores.new_url(), rows, rounds))
-    told, headings = facts(), ["question", "ms"]
-    show(headings, [[name, summary.with_spread] for name, summary in found.items()], told)
-    head = HEAD.format(rows=rows, days=DAYS, rounds=rounds, seconds=seconds)
-    write(RESULTS, head, headings, [[name, summary.with_range] for name, summary in found.items()], told)
+    with scratch as folder, PostgresStores.running(Path(folder) / "database") as stores:
+        url, data_dir = stores.new_url(), Path(folder) / "server"
+        data_dir.mkdir()
+        with running_server(data_dir, "--simulate", LOAM_DATABASE_URL=url) as server:
+            org = server.new_org()
+            seconds = asyncio.run(_prepare(url, org.id, rows))
+            found = _ask(server.url, org.headers, rounds)
+    told, headings = facts(), ["question", "ms", "answer"]
+    show(headings, [[name, ms.with_spread, size] for name, (ms, size) in found.items()], told)
+    head = HEAD.format(rows=rows, days=DAYS, rounds=rounds, **seconds)
+    write(RESULTS, head, headings, [[name, ms.with_range, size] for name, (ms, size) in found.items()], told)
 
 
-async def _run(url: str, rows: int, rounds: int) -> tuple[float, dict[str, Summary]]:
-    store, now = Store(url), time.time()
-    async with store.begin() as session:
-        org = (await create_org(session, "bench")).id
-    began = time.monotonic()
+async def _prepare(url: str, org: str, rows: int) -> dict[str, float]:
+    """How many seconds filling the ledger and closing its days took."""
+    store, now, began = Store(url), time.time(), time.monotonic()
     await _fill(store, org, rows, now)
-    seconds = time.monotonic() - began
-    found = {name: await _asked(store, org, question, rounds) for name, question in questions(now).items()}
+    filled = time.monotonic()
+    await close_days(store, now)
+    closed = time.monotonic()
+    await _settle(store)
     await store.close()
-    return seconds, {name: summary for name, summary in found.items() if summary}
+    return {"filling": filled - began, "closing": closed - filled}
 
 
 async def _fill(store: Store, org: str, rows: int, now: float) -> None:
@@ -85,18 +105,26 @@ async def _fill(store: Store, org: str, rows: int, now: float) -> None:
             values = {"org": org, "since": since, "step": step, "first": first, "last": first + BATCH - 1}
             async with store.begin() as session:
                 await session.execute(FILL, values)
+
+
+async def _settle(store: Store) -> None:
+    """Clean up, as PostgreSQL does by itself some time later."""
     async with store.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-        await connection.execute(text("ANALYZE"))
+        await connection.execute(text("VACUUM ANALYZE"))
 
 
-async def _asked(store: Store, org: str, question: Question, rounds: int) -> Summary | None:
-    times: list[float | None] = []
-    for _ in range(rounds):
-        began = time.perf_counter()
-        async with store.read() as session:
-            await question(session, org)
-        times.append((time.perf_counter() - began) * 1000)
-    return Summary.of(times)
+def _ask(url: str, headers: dict[str, str], rounds: int) -> dict[str, tuple[Summary, str]]:
+    """Each question in turn, round by round: how long it took, and how much the answer was."""
+    asked = questions(time.time())
+    times: dict[str, list[float | None]] = {name: [] for name in asked}
+    sizes = {}
+    with httpx.Client(base_url=url, headers=headers, timeout=60) as client:
+        for name, (path, params) in [*asked.items()] * rounds:
+            began = time.perf_counter()
+            answer = client.get(path, params=params).raise_for_status()
+            times[name].append((time.perf_counter() - began) * 1000)
+            sizes[name] = decimal(len(answer.content))
+    return {name: (summary, sizes[name]) for name, found in times.items() if (summary := Summary.of(found))}
 
 
 if __name__ == "__main__":

@@ -6,6 +6,10 @@ import sys
 import pytest
 from httpx import AsyncClient
 
+from app.orgs.audit import Actor, AuditFilter
+from app.settings import Settings
+from app.store.session import Store
+from app.store.tables import AuditEntry
 from tests.asking import JOBS, create_job, job_in, ok
 from tests.servers import Server
 
@@ -33,7 +37,7 @@ async def test_a_job_is_listed_followed_to_its_end_and_its_model_named(simulated
     assert "CPU" in loam(simulated, "workers").stdout
 
 
-async def test_a_job_is_cancelled_once(simulated: Server, client: AsyncClient) -> None:
+async def test_a_job_is_cancelled_once_and_that_is_written_down(simulated: Server, client: AsyncClient) -> None:
     job = await create_job(client)
     ok(await client.post(f"{JOBS}/{job['id']}/pause"))  # or it may succeed before the command has started
     assert loam(simulated, "cancel", job["id"]).stdout == f"Cancelled {job['id']}.\n"
@@ -42,6 +46,19 @@ async def test_a_job_is_cancelled_once(simulated: Server, client: AsyncClient) -
     assert (again.returncode, followed.returncode) == (1, 1)
     assert again.stderr == "The job is cancelled; it cannot become cancelled any more.\n"
     assert followed.stderr == "The job was cancelled.\n"
+    acts = await acts_on(simulated, job["id"])
+    assert [(act.action, act.actor, act.address) for act in acts] == [
+        ("fine_tuning.job.cancelled", Actor.at_terminal().name, "cli")
+    ]
+    assert (acts[0].org_id, acts[0].details) == (job["organization_id"], {"model": job["model"]})
+
+
+async def acts_on(server: Server, target: str) -> list[AuditEntry]:
+    store = Store(Settings(data_dir=server.data_dir).store_url)
+    async with store.read() as session:
+        found = list(await session.scalars(AuditFilter(target=target).rows()))
+    await store.close()
+    return found
 
 
 @pytest.mark.parametrize("command", ["follow", "cancel"])

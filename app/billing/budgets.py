@@ -13,11 +13,12 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.billing.ledger import Entry
+from app.billing.sums import used
 from app.errors import APIError
 from app.moments import month_began
 from app.orgs.keys import CurrentKey
 from app.store.session import Store
-from app.store.tables import Hold, UsageHour
+from app.store.tables import Hold
 
 MAX_KNOWN = 10_000
 
@@ -84,12 +85,11 @@ class Budgets:
 async def used_this_month(session: AsyncSession, org_id: str, key_id: str = "", *, besides: str = "") -> int:
     """By the key, or by the whole organisation: charged, or kept for jobs that will be; `besides` what one holds."""
     began_at = month_began(datetime.now(UTC)).timestamp()
-    charged = select(func.coalesce(func.sum(-UsageHour.amount_micros), 0)).where(
-        UsageHour.org_id == org_id, UsageHour.hour_at >= began_at, UsageHour.kind != "credit"
-    )
+    sums = used(org_id, began_at).c
+    charged = select(func.coalesce(func.sum(-sums.amount_micros), 0))
     kept = select(func.coalesce(func.sum(Hold.kept_micros), 0)).where(Hold.org_id == org_id, Hold.holder != besides)
     if key_id:
-        charged, kept = charged.where(UsageHour.key_id == key_id), kept.where(Hold.key_id == key_id)
+        charged, kept = charged.where(sums.key_id == key_id), kept.where(Hold.key_id == key_id)
     return int(await session.scalar(charged) or 0) + int(await session.scalar(kept) or 0)
 
 

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import FromClause, Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.billing.sums import HOUR_SECONDS, used
 from app.errors import APIError
 from app.ids import new_id
 from app.store.session import Store, insert_if_absent
-from app.store.tables import Balance, LedgerEntry, UsageHour
-
-HOUR_SECONDS = 3600
+from app.store.tables import Balance, LedgerEntry
 
 Kind = Literal["credit", "inference", "training", "warmup"]
 
@@ -94,22 +93,25 @@ async def spend_since(session: AsyncSession, org_id: str, since: float) -> Spend
     Whole hours are summed up already; of the one that `since` lies in, the entries are.
     """
     whole_at = math.ceil(since / HOUR_SECONDS) * HOUR_SECONDS
-    hours = _spend(UsageHour).where(UsageHour.org_id == org_id, UsageHour.hour_at >= whole_at)
-    rest = _spend(LedgerEntry).where(
-        LedgerEntry.org_id == org_id, LedgerEntry.created_at >= since, LedgerEntry.created_at < whole_at
+    entries = select(LedgerEntry).where(
+        LedgerEntry.org_id == org_id,
+        LedgerEntry.created_at >= since,
+        LedgerEntry.created_at < whole_at,
+        LedgerEntry.kind != "credit",
     )
-    rows = [(await session.execute(part)).one() for part in (hours, rest)]
+    parts = (_spend(used(org_id, whole_at)), _spend(entries.subquery()))
+    rows = [(await session.execute(part)).one() for part in parts]
     tokens, gpus, n_tokens, gpu_seconds = (sum(parts) for parts in zip(*rows, strict=True))
     return Spend(int(tokens), int(gpus), int(n_tokens), float(gpu_seconds))
 
 
-def _spend(table: type[UsageHour] | type[LedgerEntry]) -> Select[Any]:
-    is_inference = table.kind == "inference"
-    n_tokens = table.prompt_tokens + table.completion_tokens + table.trained_tokens
+def _spend(used: FromClause) -> Select[Any]:
+    is_inference = used.c.kind == "inference"
+    n_tokens = used.c.prompt_tokens + used.c.completion_tokens + used.c.trained_tokens
     sums = (
-        func.sum(-table.amount_micros).filter(is_inference),
-        func.sum(-table.amount_micros).filter(~is_inference),
+        func.sum(-used.c.amount_micros).filter(is_inference),
+        func.sum(-used.c.amount_micros).filter(~is_inference),
         func.sum(n_tokens),
-        func.sum(table.gpu_seconds),
+        func.sum(used.c.gpu_seconds),
     )
-    return select(*(func.coalesce(each, 0) for each in sums)).where(table.kind != "credit")
+    return select(*(func.coalesce(each, 0) for each in sums))

@@ -7,8 +7,9 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.billing.ledger import HOUR_SECONDS, balance_micros, spend_since
+from app.billing.ledger import balance_micros, spend_since
 from app.billing.prices import cents
+from app.billing.sums import HOUR_SECONDS
 from app.deps import SessionDep
 from app.errors import BadRequest
 from app.moments import month_began

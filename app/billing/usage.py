@@ -1,20 +1,18 @@
-"""What was used: hours that the database has summed up already, put together as asked."""
+"""What was used: days and hours that are summed up already, put together as asked."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, cast, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
-from app.billing.ledger import HOUR_SECONDS
+from app.billing.sums import DAY_SECONDS, HOUR_SECONDS, used
 from app.errors import BadRequest
-from app.moments import month_began
-from app.store.tables import UsageHour
+from app.store.base import utc_month
 
-DAY_SECONDS = 24 * HOUR_SECONDS
 MAX_ROWS = 10_000
 
 
@@ -68,43 +66,33 @@ class UsageRow:
     figures: Figures
 
 
-COLUMNS = {
-    Group.KEY: UsageHour.key_id,
-    Group.MODEL: UsageHour.model,
-    Group.KIND: UsageHour.kind,
-    Group.GPU: UsageHour.gpu,
-}
-FIGURES = (  # in the order of the class
-    UsageHour.n_entries,
-    -UsageHour.amount_micros,
-    UsageHour.prompt_tokens,
-    UsageHour.cached_tokens,
-    UsageHour.completion_tokens,
-    UsageHour.reasoning_tokens,
-    UsageHour.trained_tokens,
-    UsageHour.gpu_seconds,
-)
+COLUMNS = {Group.KEY: "key_id", Group.MODEL: "model", Group.KIND: "kind", Group.GPU: "gpu"}
 
 
 async def usage(session: AsyncSession, org_id: str, asked: Asked) -> list[UsageRow]:
     """Oldest first. Credit is no usage. Raises BadRequest for more than can be told at once."""
-    seconds = HOUR_SECONDS if asked.bucket is Bucket.HOUR else DAY_SECONDS
-    start_at = (UsageHour.hour_at - UsageHour.hour_at % seconds).label("start_at")
-    groups = [COLUMNS[group] for group in asked.groups]
-    columns: list[Any] = [start_at, *groups, *(func.sum(figure) for figure in FIGURES)]
-    rows = (
-        select(*columns)
-        .where(UsageHour.org_id == org_id, UsageHour.kind != "credit")
-        .where(UsageHour.hour_at >= asked.start - asked.start % HOUR_SECONDS, UsageHour.hour_at < asked.end)
-        .where(*(COLUMNS[group] == value for group, value in asked.only.items()))
-        .group_by(start_at, *groups)
-        .order_by(start_at, *groups)
-        .limit(MAX_ROWS + 1)
-    )
-    found = [_row(row, len(groups)) for row in await session.execute(rows)]
+    sums = used(org_id, asked.start, asked.end, by_hour=asked.bucket is Bucket.HOUR).c
+    keys = [_start_at(sums.start_at, asked.bucket), *(sums[COLUMNS[group]] for group in asked.groups)]
+    only = (sums[COLUMNS[group]] == value for group, value in asked.only.items())
+    rows = select(*keys, *_figures(sums)).where(*only).group_by(*keys).limit(MAX_ROWS + 1)
+    told = (await session.execute(rows)).all()  # at once: one by one takes three times as long
+    found = [UsageRow(row[0], row[1 : len(keys)], Figures(*row[len(keys) :])) for row in told]
     if len(found) > MAX_ROWS:
         raise BadRequest(f"That is more than {MAX_ROWS} rows; ask for less time, a larger bucket or fewer groups.")
-    return by_month(found) if asked.bucket is Bucket.MONTH else found
+    return sorted(found, key=lambda row: (row.start_at, row.groups))
+
+
+def _start_at(moment: ColumnElement[int], bucket: Bucket) -> ColumnElement[int]:
+    if bucket is Bucket.MONTH:
+        return utc_month(moment)
+    return moment - moment % (HOUR_SECONDS if bucket is Bucket.HOUR else DAY_SECONDS)
+
+
+def _figures(sums: ReadOnlyColumnCollection[str, Any]) -> list[ColumnElement[Any]]:
+    """In the order of the class. A sum of whole numbers is a whole number: PostgreSQL's would be a decimal."""
+    told = {**sums, "cost_micros": -sums.amount_micros}
+    columns = [told[figure.name] for figure in fields(Figures)]
+    return [cast(func.sum(column), column.type) for column in columns]
 
 
 def groups_of(text: str) -> list[Group]:
@@ -114,18 +102,3 @@ def groups_of(text: str) -> list[Group]:
         known = ", ".join(Group)
         raise BadRequest(f"group_by: {unknown[0][:50]!r} is none of {known}.", param="group_by")
     return [Group(word) for word in words]
-
-
-def by_month(days: Iterable[UsageRow]) -> list[UsageRow]:
-    months: dict[tuple[int, tuple[str, ...]], Figures] = {}
-    for row in days:
-        began = month_began(datetime.fromtimestamp(row.start_at, UTC))
-        key = (int(began.timestamp()), row.groups)
-        months[key] = months.get(key, Figures()) + row.figures
-    return [UsageRow(*key, figures) for key, figures in sorted(months.items())]
-
-
-def _row(row: Sequence[Any], n_groups: int) -> UsageRow:
-    *counts, gpu_seconds = row[1 + n_groups :]
-    figures: list[Any] = [*map(int, counts), float(gpu_seconds)]
-    return UsageRow(int(row[0]), tuple(row[1 : 1 + n_groups]), Figures(*figures))

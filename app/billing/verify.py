@@ -3,30 +3,34 @@
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from sqlalchemy import Executable, Select, func, select
+from sqlalchemy import CompoundSelect, Executable, Select, SQLColumnExpression, func, literal, select, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.billing.ledger import HOUR_SECONDS
-from app.store.tables import Balance, LedgerEntry, UsageHour
+from app.billing.sums import DAY_SECONDS, HOUR_SECONDS, SHARED, SUMS
+from app.store.tables import Balance, LedgerEntry, UsageClosedHour, UsageDay, UsageHour
 
-KEYS = ("org_id", "hour_at", "key_id", "model", "kind", "gpu")
-SUMS = ("amount_micros", "prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens", "trained_tokens")
+KEYS = ("org_id", "start_at", *SHARED[1:])
 FLOAT_ERROR = 1e-6  # seconds are added in another order
 
 Sums = Mapping[tuple[Any, ...], Mapping[str, Any]]
 
 
 async def verify(session: AsyncSession) -> AsyncIterator[str]:
-    """The differences, in words; none is what there should be. For a snapshot: nothing may be charged meanwhile."""
-    balances = await _sums(session, select(Balance.org_id, Balance.micros), 1)
+    """The differences, in words; none is what there should be. For a session not begun yet: it shall see one moment."""
+    await session.connection(execution_options={"isolation_level": "SERIALIZABLE"})
     total = func.sum(LedgerEntry.amount_micros).label("micros")
     entries = await _sums(session, select(LedgerEntry.org_id, total).group_by(LedgerEntry.org_id), 1)
+    balances = await _sums(session, select(Balance.org_id, Balance.micros), 1)
     for difference in compare("balance", entries, balances):
         yield difference
-    hours = select(*(getattr(UsageHour, name) for name in (*KEYS, "n_entries", *SUMS, "gpu_seconds")))
-    recomputed = await _sums(session, _by_hour(), len(KEYS))
-    for difference in compare("usage", recomputed, await _sums(session, hours, len(KEYS))):
-        yield difference
+    hours = union_all(*(_kept(table, table.hour_at) for table in (UsageClosedHour, UsageHour)))
+    day_at = UsageClosedHour.hour_at - UsageClosedHour.hour_at % DAY_SECONDS
+    for what, rows, kept in (
+        ("usage", _of_entries(), hours),
+        ("usage of the day", _kept(UsageClosedHour, day_at), _kept(UsageDay, UsageDay.day_at)),
+    ):
+        for difference in compare(what, await _added(session, rows), await _added(session, kept)):
+            yield difference
 
 
 def compare(what: str, entries: Sums, kept: Sums) -> list[str]:
@@ -41,12 +45,24 @@ def compare(what: str, entries: Sums, kept: Sums) -> list[str]:
     return found
 
 
-def _by_hour() -> Select[Any]:
-    hour = (func.floor(LedgerEntry.created_at / HOUR_SECONDS) * HOUR_SECONDS).label("hour_at")
-    optional = [func.coalesce(getattr(LedgerEntry, name), "").label(name) for name in ("key_id", "model")]
-    keys = [LedgerEntry.org_id, hour, *optional, LedgerEntry.kind, func.coalesce(LedgerEntry.gpu, "").label("gpu")]
-    sums = [func.sum(getattr(LedgerEntry, name)).label(name) for name in (*SUMS, "gpu_seconds")]
-    return select(*keys, func.count().label("n_entries"), *sums).group_by(*keys)
+def _kept(table: type[UsageHour | UsageClosedHour | UsageDay], start_at: SQLColumnExpression[int]) -> Select[Any]:
+    columns = (getattr(table, name) for name in (*SHARED, *SUMS))
+    return select(start_at.label("start_at"), *columns)
+
+
+def _of_entries() -> Select[Any]:
+    hour_at = func.floor(LedgerEntry.created_at / HOUR_SECONDS) * HOUR_SECONDS
+    optional = (func.coalesce(getattr(LedgerEntry, name), "").label(name) for name in ("key_id", "model", "gpu"))
+    sums = (getattr(LedgerEntry, name) for name in SUMS if name != "n_entries")
+    shared = (LedgerEntry.org_id, hour_at.label("start_at"), LedgerEntry.kind, *optional)
+    return select(*shared, literal(1).label("n_entries"), *sums)
+
+
+async def _added(session: AsyncSession, rows: Select[Any] | CompoundSelect[Any]) -> Sums:
+    added = rows.subquery().c
+    keys = [added[name] for name in KEYS]
+    sums = (func.sum(added[name]).label(name) for name in SUMS)
+    return await _sums(session, select(*keys, *sums).group_by(*keys), len(KEYS))
 
 
 async def _sums(session: AsyncSession, rows: Executable, n_keys: int) -> Sums:

@@ -26,6 +26,7 @@ class Action(StrEnum):
     KEY_ROTATED = "api_key.rotated"
     KEY_REVOKED = "api_key.revoked"
     CREDIT_ADDED = "credit.added"
+    JOB_CANCELLED = "fine_tuning.job.cancelled"
 
 
 @dataclass(frozen=True)

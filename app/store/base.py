@@ -33,6 +33,25 @@ class db_now(FunctionElement[float]):  # noqa: N801 - reads as the SQL function 
     inherit_cache = True
 
 
+class utc_month(FunctionElement[int]):  # noqa: N801
+    """When the month began, in UTC, that a moment of whole epoch seconds lies in."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(utc_month, "sqlite")
+def _sqlite_month(element: utc_month, compiler: SQLCompiler, **kw: Any) -> str:
+    moment = compiler.process(element.clauses, **kw)
+    return f"CAST(strftime('%s', {moment}, 'unixepoch', 'start of month') AS INTEGER)"
+
+
+@compiles(utc_month, "postgresql")
+def _postgresql_month(element: utc_month, compiler: SQLCompiler, **kw: Any) -> str:
+    moment = compiler.process(element.clauses, **kw)
+    return f"CAST(extract(epoch FROM date_trunc('month', to_timestamp({moment}), 'UTC')) AS BIGINT)"
+
+
 @compiles(db_now, "sqlite")
 def _sqlite_now(element: db_now, compiler: SQLCompiler, **kw: Any) -> str:
     return "((julianday('now') - 2440587.5) * 86400.0)"

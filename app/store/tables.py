@@ -267,13 +267,12 @@ class Balance(Base):
     micros: Mapped[int]
 
 
-class UsageHour(Base):
-    """The sums of the entries of one hour (epoch seconds of its beginning) that have these in common; `""`: none."""
+class UsageSums(Base):
+    """The sums of the entries of a stretch of time, by its beginning, that have these in common; `""`: none."""
 
-    __tablename__ = "usage_hours"
+    __abstract__ = True
 
-    org_id: Mapped[str] = mapped_column(ForeignKey("orgs.id"), primary_key=True)
-    hour_at: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    org_id: Mapped[str] = mapped_column(ForeignKey("orgs.id"), primary_key=True, sort_order=-2)
     key_id: Mapped[str] = mapped_column(primary_key=True)
     model: Mapped[str] = mapped_column(primary_key=True)
     kind: Mapped[str] = mapped_column(primary_key=True)
@@ -286,6 +285,30 @@ class UsageHour(Base):
     reasoning_tokens: Mapped[int]
     trained_tokens: Mapped[int]
     gpu_seconds: Mapped[float]
+
+
+class UsageHour(UsageSums):
+    """What the database adds new entries to."""
+
+    __tablename__ = "usage_hours"
+
+    hour_at: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, sort_order=-1)
+
+
+class UsageClosedHour(UsageSums):
+    """Of days that are over: what has moved here from `usage_hours`, and is in `usage_days` too."""
+
+    __tablename__ = "usage_closed_hours"
+
+    hour_at: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, sort_order=-1)
+
+
+class UsageDay(UsageSums):
+    """The sums of a day's closed hours."""
+
+    __tablename__ = "usage_days"
+
+    day_at: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, sort_order=-1)
 
 
 class Hold(Base):

@@ -1,10 +1,12 @@
-"""What a gateway does beside answering: publish, share devices, look after its engines, sweep."""
+"""What a gateway does beside answering: publish, share devices, look after its engines, close days, sweep."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
+from app.billing.sums import close_days
 from app.catalog.spec import Catalog
 from app.engines.pool import EnginePool
 from app.engines.statuses import Statuses
@@ -47,6 +49,7 @@ def start_loops(
         ("start pinned models", lambda: start_pinned(catalog, pool), settings.lease_seconds),
         ("resume funded jobs", lambda: resume_funded_jobs(settings, store, catalog), 4 * settings.poll_seconds),
         ("tell of jobs without a worker", lambda: tell_of_jobs_without_worker(store, settings), settings.lease_seconds),
+        ("close days", lambda: close_days(store, time.time()), SWEEP_SECONDS),
         ("sweep", lambda: sweep_and_tell(sweeps), SWEEP_SECONDS),
     ]
     return [asyncio.create_task(repeat(*step), name=step[0]) for step in steps]

@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import pytest
-from httpx import AsyncClient
+from httpx import AsyncClient, Response
 from openai import NotFoundError, OpenAI
 
 from app.orgs.roles import Role
-from tests.asking import CHAT, chat_body, ok, refused
+from tests.asking import CHAT, JOBS, MODEL, chat_body, jsonl, ok, refused, upload
 from tests.orgs.test_roles import another_key
 from tests.servers import Server
 
@@ -67,6 +67,46 @@ async def test_the_life_of_an_organisation(simulated: Server, operator: AsyncCli
     ]
     assert {act["actor"]["type"] for act in acts} == {"api_key"}
     assert {act["address"] for act in acts} == {"127.0.0.1"}
+
+
+async def test_the_quotas_of_an_organisation_hold_from_when_they_are_set(
+    simulated: Server, operator: AsyncClient
+) -> None:
+    org = simulated.new_org()
+    path = f"{ADMIN}/orgs/{org.id}"
+    async with AsyncClient(base_url=simulated.url, headers=org.headers, timeout=30) as client:
+        told = ok(await operator.post(path, json={"max_stored_files": 1, "max_queued_jobs": 0}))
+        assert (told["max_stored_files"], told["max_stored_bytes"], told["max_queued_jobs"]) == (1, None, 0)
+        file = await upload(client)
+        refused(await post_file(client), 413, param="file", code="storage_limit_reached")
+        job = {"model": MODEL, "training_file": file["id"]}
+        refused(await client.post(JOBS, json=job), 429, code="too_many_queued_jobs")
+        ok(await operator.post(path, json={"max_stored_files": None, "max_stored_bytes": file["bytes"] + 1}))
+        refused(await post_file(client), 413, param="file", code="storage_limit_reached")
+        ok(await operator.post(path, json={"max_stored_bytes": None, "max_queued_jobs": None}))
+        await upload(client)
+        ok(await client.post(JOBS, json=job))
+    [*_, last] = ok(await operator.get(f"{ADMIN}/audit", params={"org": org.id, "order": "asc"}))["data"]
+    assert last["details"] == {
+        "max_stored_bytes": {"from": file["bytes"] + 1, "to": None},
+        "max_queued_jobs": {"from": 0, "to": None},
+    }
+
+
+async def post_file(client: AsyncClient) -> Response:
+    return await client.post("/v1/files", data={"purpose": "fine-tune"}, files={"file": ("rows.jsonl", jsonl())})
+
+
+async def test_an_organisation_begins_with_the_quotas_that_it_is_given(operator: AsyncClient) -> None:
+    quotas = {"max_stored_files": 5, "max_stored_bytes": 2**40, "max_queued_jobs": 2}
+    org = ok(await operator.post(f"{ADMIN}/orgs", json={"name": unused("acme"), **quotas}))
+    assert quotas.items() <= org.items()
+
+
+@pytest.mark.parametrize("name", ["max_stored_files", "max_stored_bytes", "max_queued_jobs"])
+@pytest.mark.parametrize("value", [-1, "many", 1.5, 2**63])
+async def test_a_quota_that_is_no_number_is_refused(operator: AsyncClient, name: str, value: object) -> None:
+    refused(await operator.post(f"{ADMIN}/orgs", json={"name": unused("acme"), name: value}), 400, param=name)
 
 
 async def within_a_second(asked: Asked, key: str, status: int) -> None:

@@ -1,12 +1,15 @@
 """`loam ledger verify` finds what does not add up, and nothing where all does."""
 
+import time
+
 import pytest
 from sqlalchemy import delete, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.billing.sums import DAY_SECONDS, close_days
 from app.billing.verify import verify
 from app.store.session import Store
-from app.store.tables import Balance, UsageHour
+from app.store.tables import Balance, UsageClosedHour, UsageDay, UsageHour
 from tests.billing.test_ledger import entry, new_org, write
 
 pytestmark = pytest.mark.anyio
@@ -45,9 +48,11 @@ async def test_charges_of_the_hot_path_add_up_too(store: Store) -> None:
     assert await differences(store) == []
 
 
-@pytest.mark.parametrize("table", [Balance, UsageHour])
+@pytest.mark.parametrize("table", [Balance, UsageHour, UsageClosedHour, UsageDay])
 async def test_a_row_too_few_is_found(store: Store, table: type) -> None:
     await filled(store)
+    await close_days(store, time.time() + 2 * DAY_SECONDS)
+    await write(store, entry(await new_org(store), "open"))
     async with store.begin() as session:
         await session.execute(delete(table))
     assert await differences(store) != []

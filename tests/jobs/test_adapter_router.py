@@ -9,6 +9,8 @@ from httpx import AsyncClient, Response
 
 from tests.asking import JOBS, MODEL, create_job, job_in, ok, refused, trained
 from tests.eventually import eventually
+from tests.orgs.test_roles import another_key
+from tests.servers import Server
 
 pytestmark = pytest.mark.anyio
 
@@ -57,6 +59,18 @@ async def test_a_job_that_has_not_succeeded_has_checkpoints_only(hanging: AsyncC
     await job_in(hanging, job["id"], "cancelled")
     refused(await hanging.get(f"{url}/adapter"), 400)
     assert set(unzipped(await hanging.get(f"{url}/adapter", params={"checkpoint": "5"}))) >= PEFT_FOLDER
+
+
+async def test_a_key_takes_home_no_model_that_is_not_on_its_list(quick_server: Server) -> None:
+    org = quick_server.new_org()
+    async with AsyncClient(base_url=quick_server.url, headers=org.headers, timeout=30) as client:
+        job = await trained(client)
+        url = f"{JOBS}/{job['id']}/adapter"
+        without = await another_key(quick_server, org, models=[MODEL])
+        for params in ({}, {"checkpoint": "5"}, {"checkpoint": "ftckpt-none"}):
+            refused(await client.get(url, params=params, headers=without), 403, param="model", code="model_not_found")
+        with_it = await another_key(quick_server, org, models=[job["fine_tuned_model"]])
+        assert set(unzipped(await client.get(url, headers=with_it))) >= PEFT_FOLDER
 
 
 async def test_the_adapter_of_a_deleted_model_is_gone(quick: AsyncClient) -> None:
