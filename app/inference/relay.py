@@ -94,7 +94,7 @@ class Relay:
     @asynccontextmanager
     async def stream(self, body: Mapping[str, Any], meter: Meter) -> AsyncIterator[AsyncIterator[bytes]]:
         """The answer's bytes as they come; leaving the block ends the generation. However the block ends, what `meter`
-        saw of usage is charged by then, unless the engine failed.
+        saw of usage is charged by then, unless the engine failed or a bug ended it.
 
         Raises TooManyAtOnce, InsufficientFunds, EngineLost, ContextExceeded, BadRequest for what the engine refuses,
         and as `EnginePool.lease` does.
@@ -170,7 +170,7 @@ class Relay:
             raise refused_in_stream(error) from error
         except (ConnectionBroken, EngineSilent) as error:
             raise lost(self.target, error) from error
-        except BaseException:  # the client left: what was generated for it is charged
+        except (asyncio.CancelledError, GeneratorExit, OSError):  # the client left: what was made for it is charged
             await self.charge(meter.usage)
             raise
         await self.charge(meter.usage)

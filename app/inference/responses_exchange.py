@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.error_handlers import HANDLED, as_api_error
+from app.error_handlers import as_api_error
 from app.errors import APIError, BadRequest
 from app.ids import new_id
 from app.inference import responses_store as stored
@@ -83,14 +83,15 @@ class Exchange:
     async def events(self) -> AsyncGenerator[list[Event]]:
         """Together what comes together; to be closed by who leaves early.
 
-        Raises what goes wrong before the first of them; later failures are events.
+        Raises what goes wrong before the first of them; later failures are events, those that nobody foresaw too: they
+        are logged, and a client that reads a stream is told of its end.
         """
         try:
             async with aclosing(self._generated()) as batches:
                 async for batch in batches:
                     yield batch
             yield await self._kept(self._events.finish())
-        except HANDLED as error:
+        except Exception as error:  # noqa: BLE001 - once a stream has begun, nobody above can answer
             if not self._events.has_begun:
                 raise
             yield await self.failed(error)
@@ -102,7 +103,9 @@ class Exchange:
         yield await self._kept(self._events.finish_unasked())
 
     async def failed(self, error: Exception) -> list[Event]:
-        """The events that tell of a failure, from the first one on if none has been told."""
+        """The events that tell of a failure, from the first one on if none has been told; none after the end."""
+        if self._events.is_over:
+            return []
         told = as_api_error(error)
         start = [] if self._events.has_begun else self._events.start()
         code = "invalid_prompt" if isinstance(told, BadRequest) else told.code
@@ -140,7 +143,7 @@ class Exchange:
         """The last events, once the response is in the store; or that it could not be stored."""
         try:
             await self._keep(self.response)
-        except HANDLED as error:
+        except Exception as error:  # noqa: BLE001 - as in `events`
             return [*last[:-1], error_event(as_api_error(error), last[-1]["sequence_number"])]
         return last
 

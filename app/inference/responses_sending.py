@@ -9,7 +9,7 @@ from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
 from app import sse
-from app.error_handlers import HANDLED, as_api_error
+from app.error_handlers import as_api_error
 from app.inference.responses_exchange import Exchange
 from app.inference.responses_stream import Event, encode
 from app.inference.sending import EventStream, until_disconnect
@@ -54,7 +54,7 @@ class StreamedAnswer(Response):
         with stream.kept_alive(self._exchange.keep_alive_seconds):
             try:
                 await _write_all(stream, self._exchange.events())
-            except HANDLED as error:
+            except Exception as error:  # noqa: BLE001 - once a stream has begun, nobody above can answer
                 if not stream.has_begun:  # else it was kept alive until now
                     raise
                 await _write(stream, await self._exchange.failed(error))
@@ -80,7 +80,7 @@ class FollowedAnswer(Response):
         with stream.kept_alive(self._keep_alive_seconds):
             try:
                 await _write_all(stream, self._events)
-            except HANDLED as error:
+            except Exception as error:  # noqa: BLE001 - as above
                 if not stream.has_begun:
                     raise
                 await stream.write(sse.encode(as_api_error(error).body()))

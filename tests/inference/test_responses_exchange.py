@@ -105,7 +105,13 @@ async def test_a_response_that_cannot_be_stored_does_not_look_like_success(store
 
 
 @pytest.mark.parametrize(
-    ("error", "code"), [(EngineLost("Gone."), "server_error"), (BadRequest("Too long."), "invalid_prompt")]
+    ("error", "code"),
+    [
+        (EngineLost("Gone."), "server_error"),
+        (BadRequest("Too long."), "invalid_prompt"),
+        (ZeroDivisionError("a bug in secret.py"), "server_error"),
+    ],
+    ids=["the engine's", "the client's", "ours"],
 )
 async def test_a_failure_in_the_middle_is_told_in_clients_words(store: Store, error: Exception, code: str) -> None:
     org_id = await new_org(store)
@@ -113,7 +119,15 @@ async def test_a_failure_in_the_middle_is_told_in_clients_words(store: Store, er
     told = [event async for events in answer.events() for event in events]
     OPENAI.check_event(told[-1])
     assert (told[-1]["type"], told[-1]["response"]["error"]["code"]) == ("response.failed", code)
+    assert "secret" not in told[-1]["response"]["error"]["message"]
     assert await kept(store, org_id, answer.response["id"]) == told[-1]["response"]
+
+
+async def test_a_stream_that_has_ended_is_not_told_of_a_failure(store: Store) -> None:
+    answer = exchange(store, scripted(await new_org(store)))
+    async for _ in answer.events():
+        pass
+    assert await answer.failed(BrokenPipeError()) == []
 
 
 async def test_a_bug_fails_the_background_response_that_met_it(store: Store) -> None:
