@@ -17,6 +17,7 @@ from app.inference.responses_begin import begin, begin_compaction, validated
 from app.inference.responses_compaction import CompactRequest
 from app.inference.responses_follow import follow
 from app.inference.responses_items import Item
+from app.inference.responses_once import Once
 from app.inference.responses_references import with_referenced
 from app.inference.responses_request import ResponseCreate
 from app.inference.responses_retold import retold
@@ -83,7 +84,9 @@ async def create_response(
         queued = await backgrounds.begin(exchange)
         answer = {**queued, "selected_gpu": exchange.gpu}
         return followed(request, queued["id"], gpu=exchange.gpu) if asked.stream else as_json(answer, exchange.gpu)
-    return StreamedAnswer(exchange) if asked.stream else WholeAnswer(exchange)
+    is_kept_once = asked.store and idempotency_key
+    work = Once(exchange, store, request.app.state.settings) if is_kept_once else exchange
+    return StreamedAnswer(work) if asked.stream else WholeAnswer(work)
 
 
 @router.post(

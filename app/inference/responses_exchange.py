@@ -44,7 +44,7 @@ class Exchange:
         self._relay = relay
         self._store = store
         self._asked = asked
-        self._idempotency = idempotency
+        self.idempotency = idempotency
         self._unstored: Sequence[Item] = ()
         self.items = input_items(asked, response_id)
         self._begun = new_response(
@@ -116,7 +116,7 @@ class Exchange:
 
         Raises Conflict.
         """
-        key, request = self._idempotency
+        key, request = self.idempotency
         return await claim_key(session, self.org_id, key, request, self.response["id"])
 
     async def save(self, session: AsyncSession, response: Response) -> None:

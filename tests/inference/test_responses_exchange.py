@@ -32,22 +32,29 @@ Json = dict[str, Any]
 
 
 class ScriptedRelay(Relay):
-    """An engine that sends some chunks, and then fails with an error, or is silent until its client leaves."""
+    """An engine that sends some chunks, and then fails with an error, or is silent until its client leaves.
+
+    One that is held sends nothing before the test lets it.
+    """
 
     n_chunks = len(TEXT)
     error: Exception | None = None
     is_silent = False
-    is_open = False
+    is_held = False
+    held: asyncio.Event
+    is_open = was_open = False
 
     @asynccontextmanager
     async def stream(self, body: Mapping[str, Any], meter: Meter) -> AsyncIterator[AsyncIterator[bytes]]:
-        object.__setattr__(self, "is_open", True)
+        type(self).is_open = type(self).was_open = True
         try:
             yield self._written()
         finally:
-            object.__setattr__(self, "is_open", False)
+            type(self).is_open = False
 
     async def _written(self) -> AsyncIterator[bytes]:
+        if self.is_held:
+            await self.held.wait()
         for chunk in TEXT[: self.n_chunks]:
             yield b"data: " + orjson.dumps(chunk) + b"\n\n"
         if self.error:
@@ -57,14 +64,14 @@ class ScriptedRelay(Relay):
 
 
 def scripted(org_id: str, **script: Any) -> ScriptedRelay:
-    kind = type("Scripted", (ScriptedRelay,), script)
+    kind = type("Scripted", (ScriptedRelay,), {**script, "held": asyncio.Event()})
     relay: ScriptedRelay = kind(Settings(), cast(EnginePool, None), cast(Any, None), target(), org_id, "req_1", "salt")
     return relay
 
 
-def exchange(store: Store, relay: Relay, **fields: Any) -> Exchange:
+def exchange(store: Store, relay: Relay, key: str | None = None, **fields: Any) -> Exchange:
     asked = ResponseCreate.model_validate({"model": "test/a", "input": "What is loam?", **fields})
-    return Exchange(relay, store, asked, parse_chat(to_chat(asked, [], orjson.loads)), (None, {}))
+    return Exchange(relay, store, asked, parse_chat(to_chat(asked, [], orjson.loads)), (key, fields))
 
 
 async def new_org(store: Store) -> str:
