@@ -80,7 +80,8 @@ def prompt_of(messages: list[Json], tools: list[Json] | None) -> list[str]:
     turns = [("system", orjson.dumps(tools).decode())] if tools else []
     for message in messages:
         calls = orjson.dumps(message["tool_calls"]).decode() if message.get("tool_calls") else ""
-        turns.append((str(message.get("role")), text_of(message.get("content")) + calls))
+        texts = [text_of(message.get(name)) for name in ("reasoning", "content")]
+        turns.append((str(message.get("role")), "".join(texts) + calls))
     tokens: list[str] = []
     for role, text in turns:
         tokens += ["<|im_start|>", role, "\n", *pieces(text), "<|im_end|>", "\n"]

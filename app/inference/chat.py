@@ -80,7 +80,7 @@ class ChatResponse(Response):
         stream = EventStream(send, [(b"x-gpu-type", self._gpu.encode())])
         try:
             await self._pass_on(stream)
-        except Exception as error:  # noqa: BLE001 - once a stream has begun, nobody above can answer
+        except Exception as error:  # once a stream has begun, nobody above can answer
             if not stream.has_begun:
                 raise
             await stream.end(sse.encode(as_api_error(error).body()))

@@ -42,12 +42,13 @@ def begin(
     idempotency: tuple[str | None, Any] = (None, None),
 ) -> Exchange:
     """`history`: the conversation so far. Raises BadRequest."""
+    seal = seal_of(connection, org_id)
     with in_responses_words():
-        chat = parse_chat(to_chat(asked, history, seal_of(connection, org_id).open))
+        chat = parse_chat(to_chat(asked, history, seal.open))
         check_takes_tools(target.model, chat.tools, chat.tool_choice)
     kind = TruncatingRelay if asked.truncation == "auto" else Relay
     relay = relay_of(connection, target, org_id, kind)
-    return Exchange(relay, connection.app.state.store, asked, chat, idempotency)
+    return Exchange(relay, connection.app.state.store, asked, chat, seal=seal.close, idempotency=idempotency)
 
 
 def begin_compaction(

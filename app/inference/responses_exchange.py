@@ -19,6 +19,7 @@ from app.inference.responses_best_of import best_of
 from app.inference.responses_items import Item, input_items
 from app.inference.responses_object import Response, new_response
 from app.inference.responses_request import ResponseCreate
+from app.inference.responses_sealing import Close
 from app.inference.responses_stream import Event, ResponseEvents, finished_response
 from app.inference.responses_words import in_responses_words
 from app.store.idempotency import claim_key
@@ -38,6 +39,8 @@ class Exchange:
         store: Store,
         asked: ResponseCreate,
         chat: ChatRequest,
+        *,
+        seal: Close,
         idempotency: tuple[str | None, Any] = (None, None),
     ) -> None:
         response_id = new_id("resp")
@@ -53,7 +56,8 @@ class Exchange:
             created_at=int(time.time()),
             status="queued" if asked.background else "in_progress",
         )
-        self._events = ResponseEvents(self._begun)
+        self._seal = seal if asked.wants_reasoning_sealed else None
+        self._events = ResponseEvents(self._begun, seal=self._seal)
         self._chat = chat
         self.org_id = relay.org_id
         self.gpu = str(relay.target.gpu)
@@ -72,7 +76,7 @@ class Exchange:
         """The finished response. Raises whatever goes wrong on the way; then nothing is kept."""
         with in_responses_words():
             completion = await self._relay.read(self._relay.body(self._chat))
-        response = finished_response(self._begun, best_of(self._asked, completion))
+        response = finished_response(self._begun, best_of(self._asked, completion), seal=self._seal)
         await self._keep(response)
         return response
 
@@ -91,7 +95,7 @@ class Exchange:
                 async for batch in batches:
                     yield batch
             yield await self._kept(self._events.finish())
-        except Exception as error:  # noqa: BLE001 - once a stream has begun, nobody above can answer
+        except Exception as error:  # once a stream has begun, nobody above can answer
             if not self._events.has_begun:
                 raise
             yield await self.failed(error)

@@ -33,7 +33,9 @@ class Once:
         self._store = store
         self._settings = settings
         self._org_id, self._response_id = exchange.org_id, exchange.response["id"]
-        self._key, self._request = exchange.idempotency
+        key, self._request = exchange.idempotency
+        assert key is not None
+        self._key = key
         self.gpu = exchange.gpu
         self.keep_alive_seconds = exchange.keep_alive_seconds
 
@@ -80,9 +82,11 @@ class Once:
 
     async def _hold(self) -> bool:
         """Whether the key is ours for now."""
-        mine, seconds = (self._org_id, self._key, self._request, self._response_id), self._settings.lease_seconds
+        seconds = self._settings.lease_seconds
         async with self._store.begin() as session:
-            return await reserve_key(session, *mine, seconds=seconds)
+            return await reserve_key(
+                session, self._org_id, self._key, self._request, self._response_id, seconds=seconds
+            )
 
     async def _let_go(self) -> None:
         try:

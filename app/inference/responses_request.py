@@ -9,6 +9,7 @@ from app.inference.bounds import FUNCTION_NAME, MAX_TOOLS, UnsupportedInput
 
 MAX_SAMPLES = 20
 LOGPROBS = "message.output_text.logprobs"
+SEALED_REASONING = "reasoning.encrypted_content"
 # All that OpenAI knows. Those about tools and inputs that are not here ask for parts of items that never come.
 Includable = Literal[
     "message.output_text.logprobs",
@@ -156,6 +157,10 @@ class ResponseCreate(WireModel):
     @property
     def wants_logprobs(self) -> bool:
         return self.top_logprobs > 0 or LOGPROBS in self.include
+
+    @property
+    def wants_reasoning_sealed(self) -> bool:
+        return SEALED_REASONING in self.include
 
     @property
     def token_limit(self) -> int | None:

@@ -67,7 +67,7 @@ class StreamedAnswer(Response):
         with stream.kept_alive(self._exchange.keep_alive_seconds):
             try:
                 await _write_all(stream, self._exchange.events())
-            except Exception as error:  # noqa: BLE001 - once a stream has begun, nobody above can answer
+            except Exception as error:  # once a stream has begun, nobody above can answer
                 if not stream.has_begun:  # else it was kept alive until now
                     raise
                 await _write(stream, await self._exchange.failed(error))
@@ -93,7 +93,7 @@ class FollowedAnswer(Response):
         with stream.kept_alive(self._keep_alive_seconds):
             try:
                 await _write_all(stream, self._events)
-            except Exception as error:  # noqa: BLE001 - as above
+            except Exception as error:  # as above
                 if not stream.has_begun:
                     raise
                 await stream.write(sse.encode(as_api_error(error).body()))

@@ -20,7 +20,7 @@ from app.inference.responses_chat import to_chat
 from app.inference.responses_exchange import Exchange
 from app.inference.responses_request import ResponseCreate
 from app.settings import Settings
-from app.store.session import Store
+from app.store.session import Store, dump_json
 from tests.conformance.shapes import OPENAI
 from tests.eventually import eventually
 from tests.inference.vllm_chunks import TEXT
@@ -71,7 +71,8 @@ def scripted(org_id: str, **script: Any) -> ScriptedRelay:
 
 def exchange(store: Store, relay: Relay, key: str | None = None, **fields: Any) -> Exchange:
     asked = ResponseCreate.model_validate({"model": "test/a", "input": "What is loam?", **fields})
-    return Exchange(relay, store, asked, parse_chat(to_chat(asked, [], orjson.loads)), (key, fields))
+    chat = parse_chat(to_chat(asked, [], orjson.loads))
+    return Exchange(relay, store, asked, chat, seal=dump_json, idempotency=(key, fields))
 
 
 async def new_org(store: Store) -> str:
