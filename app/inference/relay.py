@@ -89,6 +89,7 @@ class Relay:
             engine_name=self.target.engine_name,
             cache_salt=self.cache_salt,
             context_length=self.target.model.context_length,
+            can_limit_thoughts=self.target.model.can_limit_thoughts,
         )
 
     @asynccontextmanager

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from app.errors import BadRequest
+from app.inference.chat_request import THINKING_BUDGETS
 from app.inference.responses_items import COMPACTION, REFERENCE, SEALED, Item, items_and_references
 from app.inference.responses_request import ResponseCreate, TextFormat
 from app.inference.responses_tools import chat_tools
@@ -23,7 +24,7 @@ SAMPLING = (
     "stop",
 )
 # Chat takes these as they are, and judges them.
-AS_IN_CHAT = ("chat_template_kwargs", "thinking_mode", "gpu_preference", "extra_headers")
+AS_IN_CHAT = ("chat_template_kwargs", "thinking_mode", *THINKING_BUDGETS, "gpu_preference", "extra_headers")
 
 
 def to_chat(request: ResponseCreate, history: Sequence[Item], unseal: Unseal) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, WithJsonSc
 
 from app.errors import BadRequest
 from app.inference.bounds import FUNCTION_NAME, MAX_TOOLS, UnsupportedInput
+from app.inference.chat_request import TokenBudget
 
 MAX_SAMPLES = 20
 LOGPROBS = "message.output_text.logprobs"
@@ -95,6 +96,8 @@ class ResponseCreate(WireModel):
     text: TextConfig = TextConfig()
     reasoning: ReasoningConfig = ReasoningConfig()
     thinking_mode: str | None = None
+    thinking_budget: TokenBudget = None
+    thinking_token_budget: TokenBudget = None
     chat_template_kwargs: dict[str, Any] = {}
     top_logprobs: int = Field(default=0, ge=0, le=20)
     include: list[Includable] = []
