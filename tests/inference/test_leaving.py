@@ -28,6 +28,9 @@ RESPONSES = "/v1/responses"
 MAX_TOKENS = 2000
 # Enough for one such answer, and not for what is held of two.
 LITTLE_MICROS = 140
+# What an engine makes between its last word and its hearing that the gateway has hung up, it tells nobody: neither the
+# simulated one nor vLLM speaks of the usage of what was aborted. At this pace that is hardly ever a token of a sample.
+UNTOLD_TOKENS = 2
 
 WAYS: list[Json] = [
     {"path": CHAT},
@@ -39,6 +42,8 @@ WAYS: list[Json] = [
     {"path": RESPONSES, "stream": True, "best_of": 2, "max_output_tokens": MAX_TOKENS // 2},
     {"path": "socket"},
 ]
+
+N_SAMPLES = len(WAYS) + 1  # one is the best of two
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +147,7 @@ async def test_who_leaves_in_the_middle_ends_the_generation_and_pays_for_what_wa
         await eventually(lambda: count_running(server) == 0, within_seconds=1)
         made = count_generated(server) - made
         charged = await eventually(partial(charges_since, server, clients, paid))
-        assert 0.8 * made <= sum(charged) <= made  # but for what was on its way
+        assert made - UNTOLD_TOKENS * N_SAMPLES <= sum(charged) <= made
 
 
 async def charges_since(server: Server, clients: list[Client], paid: list[int]) -> list[int]:
