@@ -184,10 +184,11 @@ class Relay:
             raise ContextExceeded(message, param="messages")
 
     async def _hear_out(self, answer: EngineAnswer, meter: Meter, seconds: float) -> None:
-        """What has come and was not read yet; from an engine that tells of its tokens some at a time, what comes."""
-        with suppress(EngineError, OSError):
-            async with asyncio.timeout(seconds):
-                meter.feed(await answer.read())
+        """What has come and was not read yet; then, from an engine that tells of its tokens some at a time, what comes."""
+        for patience_seconds in (0, seconds):
+            with suppress(EngineError, OSError):
+                async with asyncio.timeout(patience_seconds):
+                    meter.feed(await answer.read())
 
     @asynccontextmanager
     async def _ask(self, engine: Engine, body: Mapping[str, Any]) -> AsyncIterator[EngineAnswer]:
