@@ -13,7 +13,7 @@ from app.inference import responses_running as running
 from app.inference import responses_store as stored
 from app.inference.admission import admit, read_json
 from app.inference.responses_background import Backgrounds
-from app.inference.responses_begin import begin, begin_compaction, seal_of, validated
+from app.inference.responses_begin import begin, begin_compaction, begin_counting, seal_of, validated
 from app.inference.responses_compaction import CompactRequest
 from app.inference.responses_follow import follow
 from app.inference.responses_items import Item
@@ -61,6 +61,11 @@ class ResponseDeleted(BaseModel):
     id: str
     object: Literal["response"]
     deleted: Literal[True]
+
+
+class InputTokens(BaseModel):
+    object: Literal["response.input_tokens"]
+    input_tokens: int
 
 
 class InputItems(BaseModel):
@@ -123,6 +128,18 @@ async def compact_response(request: Request, org_id: CurrentOrg, store: StoreDep
         question = asked.asking_for_summary(target.model.context_length)
         question = await with_referenced(session, org_id, question, conversation)
     return WholeAnswer(begin_compaction(request, target, org_id, question, conversation))
+
+
+@router.post("/input_tokens", openapi_extra=takes(ResponseCreate), response_model=InputTokens)
+async def count_input_tokens(request: Request, org_id: CurrentOrg, store: StoreDep) -> Response:
+    """How many tokens a request would be asked with, the conversation before it included. Free of charge."""
+    body = await read_json(request)
+    asked = validated(ResponseCreate, body)
+    target = await admit(request, org_id, asked.model, wanted_gpu(request.scope, body))
+    async with store.read() as session:
+        conversation = await stored.history(session, org_id, asked.previous_response_id)
+        asked = await with_referenced(session, org_id, asked, conversation)
+    return WholeAnswer(begin_counting(request, target, org_id, asked, conversation))
 
 
 def again(request: Request, response: dict[str, Any], *, streamed: bool) -> Response:

@@ -43,11 +43,15 @@ async def charged_tokens(gateway: Gateway) -> list[int]:
 async def read_until(gateway: Gateway, error: BaseException) -> None:
     """An answer that ends with `error` after some of it was read."""
     relay, reader = await funded_relay(gateway), ChunkReader()
-    answering = asyncio.create_task(answer(gateway))
-    with pytest.raises(type(error)):
+
+    async def read() -> None:
         async with relay.stream(BODY, reader) as pieces:
             reader.feed(await anext(pieces))
             raise error
+
+    answering = asyncio.create_task(answer(gateway))
+    with pytest.raises(type(error)):
+        await read()
     await answering
 
 
@@ -64,10 +68,14 @@ async def test_nothing_is_charged_for_an_answer_that_a_bug_ended(gateway: Gatewa
 
 async def test_an_engine_that_counts_now_and_then_is_heard_out_whatever_lies_there_unread(gateway: Gateway) -> None:
     relay, has_left = await funded_relay(gateway), asyncio.Event()
-    answering = asyncio.create_task(answer(gateway, has_left))
-    with pytest.raises(asyncio.CancelledError):
+
+    async def leave() -> None:
         async with relay.stream({**BODY, INTERVAL: 16}, ChunkReader()):
             has_left.set()
             raise asyncio.CancelledError
+
+    answering = asyncio.create_task(answer(gateway, has_left))
+    with pytest.raises(asyncio.CancelledError):
+        await leave()
     await answering
     assert await charged_tokens(gateway) == [ALL_TOKENS]
