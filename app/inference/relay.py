@@ -184,7 +184,7 @@ class Relay:
             raise ContextExceeded(message, param="messages")
 
     async def _hear_out(self, answer: EngineAnswer, meter: Meter, seconds: float) -> None:
-        """What has come and was not read yet; from an engine that tells of its tokens some at a time, then what comes."""
+        """What has come and was not read yet; then, from an engine that does not tell of each token, what comes."""
         for patience_seconds in (0, seconds):
             with suppress(EngineError, OSError):
                 async with asyncio.timeout(patience_seconds):
