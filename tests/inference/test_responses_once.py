@@ -4,19 +4,21 @@ import asyncio
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from app.errors import Conflict
 from app.inference.engine_errors import EngineLost
 from app.inference.responses_once import Once
 from app.settings import Settings
 from app.store.session import Store
+from app.store.tables import IdempotencyKey
 from tests.eventually import eventually
 from tests.inference.test_responses_exchange import ScriptedRelay, exchange, kept, new_org, scripted
 
 pytestmark = pytest.mark.anyio
 
 Json = dict[str, Any]
-SETTINGS = Settings(lease_seconds=0.4, poll_seconds=0.02)
+SETTINGS = Settings(lease_seconds=2, poll_seconds=0.02)
 
 
 def once(store: Store, relay: ScriptedRelay, **fields: Any) -> Once:
@@ -27,6 +29,11 @@ async def told(answer: Once) -> list[Json]:
     return [event async for events in answer.events() for event in events]
 
 
+async def held_until(store: Store) -> float:
+    async with store.read() as session:
+        return await session.scalar(select(IdempotencyKey.expires_at)) or 0
+
+
 async def test_who_asks_the_same_meanwhile_waits_for_the_first_ones_answer(store: Store, store_url: str) -> None:
     org_id = await new_org(store)
     first, second, third = scripted(org_id, is_held=True), scripted(org_id), scripted(org_id)
@@ -35,7 +42,12 @@ async def test_who_asks_the_same_meanwhile_waits_for_the_first_ones_answer(store
     await eventually(lambda: first.is_open)
     waiting = asyncio.create_task(once(other, second).whole())
     streaming = asyncio.create_task(told(once(other, third)))
-    await asyncio.sleep(2 * SETTINGS.lease_seconds)  # held for longer than a lease
+    begun = await held_until(store)
+
+    async def is_held_longer() -> bool:
+        return await held_until(store) > begun
+
+    await eventually(is_held_longer)
     assert not waiting.done()
     assert not streaming.done()
     first.held.set()
