@@ -11,6 +11,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from app.store.session import Store
+from tests.real.engines import LEASE_SECONDS
 from tests.servers import Server, TestOrg, running_server
 from tests.stores import PostgresStores, SqliteStores
 
@@ -96,7 +97,7 @@ async def client(simulated: Server) -> AsyncIterator[AsyncClient]:
 @pytest.fixture(scope="session")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A running `loam up` with the real engine and real training, on the demo model."""
-    quick = {"LOAM_LEASE_SECONDS": "4", "LOAM_CHECKPOINT_EVERY_STEPS": "10"}
+    quick = {"LOAM_LEASE_SECONDS": str(LEASE_SECONDS), "LOAM_CHECKPOINT_EVERY_STEPS": "10"}
     with running_server(tmp_path_factory.mktemp("real"), **quick) as server:
         yield server
 

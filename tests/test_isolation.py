@@ -45,6 +45,7 @@ NAMED: dict[str, str | None] = {
     "POST /chat/completions": None,
     "POST /responses": None,
     "POST /responses/compact": None,
+    "POST /responses/input_tokens": None,
     "GET /responses/{response_id}": "response_id",
     "DELETE /responses/{response_id}": "response_id",
     "POST /responses/{response_id}/cancel": "response_id",
@@ -245,6 +246,17 @@ def asked_with(things: Things, own: Things) -> dict[str, tuple[str, str, dict[st
         "model to compact with": (
             "POST",
             "/v1/responses/compact",
+            {"json": {"model": things.model_id, "input": "Hi"}},
+        ),
+        "item to count": ("POST", "/v1/responses/input_tokens", {"json": {"model": MODEL, "input": reference}}),
+        "conversation to count": (
+            "POST",
+            "/v1/responses/input_tokens",
+            {"json": {"model": MODEL, "input": "Hi", "previous_response_id": things.response_id}},
+        ),
+        "model to count for": (
+            "POST",
+            "/v1/responses/input_tokens",
             {"json": {"model": things.model_id, "input": "Hi"}},
         ),
         "cursor of files": ("GET", "/v1/files", {"params": {"after": things.file_id}}),

@@ -11,6 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_vali
 Dollars = Annotated[Decimal, Field(ge=0, le=100_000)]
 MICROS_PER_DOLLAR = 1_000_000
 
+# Of vLLM's reasoning parsers, those that do not say how a thought begins and ends.
+PARSERS_WITHOUT_MARKS = frozenset(
+    {"granite", "hunyuan_a13b", "minimax_m2_append_think", "muse_glimmer", "openai_gptoss"}
+)
+
 GPU_PATTERN = r"^[A-Z][A-Z0-9]*(:[1-9][0-9]?)?$"
 
 
@@ -81,6 +86,11 @@ class ModelSpec(_Strict):
     def choices(self) -> list[GpuChoice]:
         """In order of preference."""
         return [GpuChoice.parse(text) for text in self.gpus]
+
+    @property
+    def can_limit_thoughts(self) -> bool:
+        """Whether its engine can end a thought after so many tokens."""
+        return self.reasoning_parser is not None and self.reasoning_parser not in PARSERS_WITHOUT_MARKS
 
 
 class Catalog(_Strict):

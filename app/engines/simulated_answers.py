@@ -74,7 +74,9 @@ def answer(request: ChatRequest, index: int, *, adapter: Adapter | None, can_thi
     """Choice `index` of a request, cut at its stop strings and its token limit."""
     call = tool_call(request, index)
     text, stop_reason = (call.arguments, None) if call else stopped(content(request, index, adapter), request)
-    thought = [Token("reasoning", piece) for piece in pieces(thoughts(request))] if can_think and request.thinks else []
+    thinks = can_think and request.thinks
+    thought = [Token("reasoning", piece) for piece in pieces(thoughts(request)) if thinks]
+    thought = thought[: request.thinking_token_budget]
     said = [Token("tool" if call else "content", piece) for piece in pieces(text)]
     tokens, wanted = thought + said, wanted_tokens(request)
     if wanted is not None:

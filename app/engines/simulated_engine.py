@@ -79,6 +79,8 @@ class SimulatedEngine:
         await self.sleeping.awake.wait()
         adapter = self.adapters.get(asked.model or "")
         can_think = bool(self.flags.reasoning_parser)
+        if asked.thinking_token_budget is not None and not can_think:
+            raise Refusal("thinking_token_budget is set but reasoning_config is not configured.")
         exchange = Exchange(
             request=asked,
             model=adapter.name if adapter else self.flags.served_model_name[0],

@@ -40,6 +40,7 @@ class ChatRequest:
     tool_choice: Any = "none"
     response_format: Json = field(default_factory=dict)
     thinks: bool = False
+    thinking_token_budget: int | None = None
     stream: bool = False
     include_usage: bool = False
     continuous_usage: bool = False
@@ -80,7 +81,8 @@ def prompt_of(messages: list[Json], tools: list[Json] | None) -> list[str]:
     turns = [("system", orjson.dumps(tools).decode())] if tools else []
     for message in messages:
         calls = orjson.dumps(message["tool_calls"]).decode() if message.get("tool_calls") else ""
-        turns.append((str(message.get("role")), text_of(message.get("content")) + calls))
+        texts = [text_of(message.get(name)) for name in ("reasoning", "content")]
+        turns.append((str(message.get("role")), "".join(texts) + calls))
     tokens: list[str] = []
     for role, text in turns:
         tokens += ["<|im_start|>", role, "\n", *pieces(text), "<|im_end|>", "\n"]
@@ -120,6 +122,7 @@ def parse_chat(body: Json, max_model_len: int, faults: Mapping[str, float | None
         tool_choice=tool_choice_of(body, tools),
         response_format=body.get("response_format") or {},
         thinks=bool((body.get("chat_template_kwargs") or {}).get("enable_thinking")),
+        thinking_token_budget=body.get("thinking_token_budget"),
         stream=bool(body.get("stream")),
         include_usage=include_usage,
         continuous_usage=include_usage and bool(stream_options.get("continuous_usage_stats")),

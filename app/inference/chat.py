@@ -8,7 +8,7 @@ from starlette.types import Receive, Scope, Send
 
 from app import sse
 from app.catalog.preference import wanted_gpu
-from app.error_handlers import HANDLED, as_api_error, validation_error
+from app.error_handlers import as_api_error, validation_error
 from app.inference.admission import admit, read_json, relay_of
 from app.inference.bounds import check_messages, check_schema, check_takes_tools, check_tools
 from app.inference.chat_answer import chat_answer
@@ -80,7 +80,7 @@ class ChatResponse(Response):
         stream = EventStream(send, [(b"x-gpu-type", self._gpu.encode())])
         try:
             await self._pass_on(stream)
-        except HANDLED as error:
+        except Exception as error:  # once a stream has begun, nobody above can answer
             if not stream.has_begun:
                 raise
             await stream.end(sse.encode(as_api_error(error).body()))

@@ -6,7 +6,7 @@ What is named here is forwarded; everything else is ignored, so that no field re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
 from app.inference.bounds import FUNCTION_NAME, MAX_MESSAGES, MAX_TOOLS, check_tool_choice
 from app.inference.schema_for_engine import for_engine
@@ -17,6 +17,10 @@ INTERVAL, WHOLE_INTERVAL = "stream_interval", 16
 TEMPLATE_KEYS = frozenset({"enable_thinking", "thinking", "reasoning_effort", "thinking_budget"})
 
 NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
+
+# A wrong one is passed over: clients send it to whatever model they talk to.
+TokenBudget = Annotated[Any, WithJsonSchema({"type": "integer", "minimum": 0})]
+THINKING_BUDGETS = ("thinking_budget", "thinking_token_budget")
 
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 ShortText = Annotated[str, Field(min_length=1, max_length=1024)]
@@ -93,6 +97,8 @@ class ChatRequest(EngineFields):
     stream_options: StreamOptions | None = None
     gpu_preference: str | None = None
     thinking_mode: str | None = None
+    thinking_budget: TokenBudget = None
+    thinking_token_budget: TokenBudget = None
     extra_body: dict[str, Any] | None = None
     extra_headers: dict[str, Any] | None = None
 
@@ -105,7 +111,9 @@ class ChatRequest(EngineFields):
         return bool(self.stream_options and self.stream_options.include_usage)
 
 
-def engine_body(asked: ChatRequest, *, engine_name: str, cache_salt: str, context_length: int) -> dict[str, Any]:
+def engine_body(
+    asked: ChatRequest, *, engine_name: str, cache_salt: str, context_length: int, can_limit_thoughts: bool
+) -> dict[str, Any]:
     """What the engine is sent: the allowed fields, its own name for the model, usage in every chunk."""
     given = asked.model_fields_set & FORWARDED
     body = {name: value for name in given if (value := getattr(asked, name)) is not None}
@@ -125,6 +133,9 @@ def engine_body(asked: ChatRequest, *, engine_name: str, cache_salt: str, contex
     body.pop("chat_template_kwargs", None)
     if kwargs:
         body["chat_template_kwargs"] = kwargs
+    budget = thinking_budget(asked) if can_limit_thoughts else None
+    if budget is not None:
+        body["thinking_token_budget"] = min(budget, context_length)
     if not (asked.streams or asked.tools):  # calls are parsed from single tokens
         body[INTERVAL] = WHOLE_INTERVAL
     body["stream"] = True
@@ -151,10 +162,7 @@ def _tool_for_engine(tool: dict[str, Any]) -> dict[str, Any]:
 
 
 def template_kwargs(asked: ChatRequest) -> dict[str, Any]:
-    """From the top level or a literal `extra_body`, by known key; `thinking_mode` is a word for one of them.
-
-    A `thinking_budget` of its own is ignored like any unknown field: not every model's engine can end a thought.
-    """
+    """From the top level or a literal `extra_body`, by known key; `thinking_mode` is a word for one of them."""
     if not asked.model_fields_set & {"chat_template_kwargs", "extra_body", "thinking_mode"}:
         return {}
     inner = (asked.extra_body or {}).get("chat_template_kwargs")
@@ -163,3 +171,10 @@ def template_kwargs(asked: ChatRequest) -> dict[str, Any]:
     if asked.thinking_mode in ("no_think", "think"):
         kwargs["enable_thinking"] = asked.thinking_mode == "think"
     return kwargs
+
+
+def thinking_budget(asked: ChatRequest) -> int | None:
+    """After how many tokens a thought shall end, from the top level or a literal `extra_body`."""
+    extra = asked.extra_body or {}
+    given = [places.get(name) for places in (vars(asked), extra) for name in THINKING_BUDGETS]
+    return next((tokens for tokens in given if type(tokens) is int and tokens >= 0), None)

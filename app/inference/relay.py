@@ -87,6 +87,7 @@ class Relay:
             engine_name=self.target.engine_name,
             cache_salt=self.cache_salt,
             context_length=self.target.model.context_length,
+            can_limit_thoughts=self.target.model.can_limit_thoughts,
         )
 
     def note(self, body: Mapping[str, Any]) -> None:
@@ -97,7 +98,7 @@ class Relay:
     @asynccontextmanager
     async def stream(self, body: Mapping[str, Any], meter: Meter) -> AsyncIterator[AsyncIterator[bytes]]:
         """The answer's bytes as they come; leaving the block ends the generation. However the block ends, what `meter`
-        saw of usage is charged by then, unless the engine failed.
+        saw of usage is charged by then, unless the engine failed or a bug ended it.
 
         Raises TooManyAtOnce, InsufficientFunds, EngineLost, ContextExceeded, BadRequest for what the engine refuses,
         and as `EnginePool.lease` does.
@@ -179,7 +180,7 @@ class Relay:
             raise refused_in_stream(error) from error
         except (ConnectionBroken, EngineSilent) as error:
             raise lost(self.target, error) from error
-        except BaseException:  # the client left: what was generated for it is charged
+        except (asyncio.CancelledError, GeneratorExit, OSError):  # the client left: what was made for it is charged
             await self.charge(meter.usage)
             raise
         await self.charge(meter.usage)
@@ -192,10 +193,11 @@ class Relay:
             raise ContextExceeded(message, param="messages")
 
     async def _hear_out(self, answer: EngineAnswer, meter: Meter, seconds: float) -> None:
-        """What has come and was not read yet; from an engine that tells of its tokens some at a time, what comes."""
-        with suppress(EngineError, OSError):
-            async with asyncio.timeout(seconds):
-                meter.feed(await answer.read())
+        """What has come and was not read yet; then, from an engine that does not tell of each token, what comes."""
+        for patience_seconds in (0, seconds):
+            with suppress(EngineError, OSError):
+                async with asyncio.timeout(patience_seconds):
+                    meter.feed(await answer.read())
 
     @asynccontextmanager
     async def _ask(self, engine: Engine, body: Mapping[str, Any]) -> AsyncIterator[EngineAnswer]:

@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from app import sse
 from app.catalog.preference import wanted_gpu
@@ -13,13 +13,15 @@ from app.inference import responses_running as running
 from app.inference import responses_store as stored
 from app.inference.admission import admit, read_json
 from app.inference.responses_background import Backgrounds
-from app.inference.responses_begin import begin, begin_compaction, validated
+from app.inference.responses_begin import begin, begin_compaction, begin_counting, seal_of, validated
 from app.inference.responses_compaction import CompactRequest
 from app.inference.responses_follow import follow
 from app.inference.responses_items import Item
+from app.inference.responses_once import Once
 from app.inference.responses_references import with_referenced
-from app.inference.responses_request import ResponseCreate
+from app.inference.responses_request import SEALED_REASONING, Includable, ResponseCreate
 from app.inference.responses_retold import retold
+from app.inference.responses_sealing import with_reasoning_sealed
 from app.inference.responses_sending import FollowedAnswer, StreamedAnswer, ToldAnswer, WholeAnswer, as_json
 from app.orgs.auth import CurrentOrg
 from app.settings import Settings
@@ -37,10 +39,33 @@ def get_backgrounds(request: Request) -> Backgrounds:
 BackgroundsDep = Annotated[Backgrounds, Depends(get_backgrounds)]
 
 
+class IncludeQuery(BaseModel):
+    include: list[Includable] = []
+    in_brackets: list[Includable] = Field([], alias="include[]", description="as openai's client sends it")
+
+    @property
+    def wants_reasoning_sealed(self) -> bool:
+        return SEALED_REASONING in (*self.include, *self.in_brackets)
+
+
+class ResponseQuery(IncludeQuery):
+    stream: bool = False
+    starting_after: int | None = Field(None, ge=0, le=2**53)
+
+
+class InputItemsQuery(IncludeQuery, PageQuery):
+    pass
+
+
 class ResponseDeleted(BaseModel):
     id: str
     object: Literal["response"]
     deleted: Literal[True]
+
+
+class InputTokens(BaseModel):
+    object: Literal["response.input_tokens"]
+    input_tokens: int
 
 
 class InputItems(BaseModel):
@@ -83,7 +108,9 @@ async def create_response(
         queued = await backgrounds.begin(exchange)
         answer = {**queued, "selected_gpu": exchange.gpu}
         return followed(request, queued["id"], gpu=exchange.gpu) if asked.stream else as_json(answer, exchange.gpu)
-    return StreamedAnswer(exchange) if asked.stream else WholeAnswer(exchange)
+    is_kept_once = asked.store and idempotency_key
+    work = Once(exchange, store, request.app.state.settings) if is_kept_once else exchange
+    return StreamedAnswer(work) if asked.stream else WholeAnswer(work)
 
 
 @router.post(
@@ -101,6 +128,18 @@ async def compact_response(request: Request, org_id: CurrentOrg, store: StoreDep
         question = asked.asking_for_summary(target.model.context_length)
         question = await with_referenced(session, org_id, question, conversation)
     return WholeAnswer(begin_compaction(request, target, org_id, question, conversation))
+
+
+@router.post("/input_tokens", openapi_extra=takes(ResponseCreate), response_model=InputTokens)
+async def count_input_tokens(request: Request, org_id: CurrentOrg, store: StoreDep) -> Response:
+    """How many tokens a request would be asked with, the conversation before it included. Free of charge."""
+    body = await read_json(request)
+    asked = validated(ResponseCreate, body)
+    target = await admit(request, org_id, asked.model, wanted_gpu(request.scope, body))
+    async with store.read() as session:
+        conversation = await stored.history(session, org_id, asked.previous_response_id)
+        asked = await with_referenced(session, org_id, asked, conversation)
+    return WholeAnswer(begin_counting(request, target, org_id, asked, conversation))
 
 
 def again(request: Request, response: dict[str, Any], *, streamed: bool) -> Response:
@@ -126,18 +165,17 @@ def followed(request: Request, response_id: str, *, after: int = -1, gpu: str | 
 async def get_response(
     request: Request,
     response_id: str,
+    query: Annotated[ResponseQuery, Query()],
     org_id: CurrentOrg,
     session: SessionDep,
-    stream: bool = False,
-    starting_after: Annotated[int | None, Query(ge=0, le=2**53)] = None,
 ) -> Response:
     """A background response can be followed with `stream`: all its events after number `starting_after`."""
     body = (await stored.get(session, org_id, response_id)).body
-    if not stream:
-        return as_json(body)
+    if not query.stream:
+        return as_json({**body, "output": shown(request, org_id, body["output"], query)})
     if not body["background"]:
         raise BadRequest("Only a response that was created with background can be streamed again.", param="stream")
-    return followed(request, response_id, after=-1 if starting_after is None else starting_after)
+    return followed(request, response_id, after=-1 if query.starting_after is None else query.starting_after)
 
 
 @router.delete("/{response_id}")
@@ -163,12 +201,21 @@ async def cancel_response(
 
 @router.get("/{response_id}/input_items")
 async def list_input_items(
-    response_id: str, query: Annotated[PageQuery, Query()], org_id: CurrentOrg, session: SessionDep
+    request: Request,
+    response_id: str,
+    query: Annotated[InputItemsQuery, Query()],
+    org_id: CurrentOrg,
+    session: SessionDep,
 ) -> InputItems:
     items = (await stored.get(session, org_id, response_id)).input_items
     page, has_more = page_of(items, query)
+    page = shown(request, org_id, page, query)
     ends = (page[0]["id"], page[-1]["id"]) if page else (None, None)
     return InputItems(object="list", data=page, first_id=ends[0], last_id=ends[1], has_more=has_more)
+
+
+def shown(request: Request, org_id: str, items: list[Item], query: IncludeQuery) -> list[Item]:
+    return with_reasoning_sealed(items, seal_of(request, org_id).close) if query.wants_reasoning_sealed else items
 
 
 def page_of(items: list[Item], query: PageQuery) -> tuple[list[Item], bool]:

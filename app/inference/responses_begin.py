@@ -12,9 +12,11 @@ from app.ids import new_id
 from app.inference.admission import relay_of
 from app.inference.bounds import check_takes_tools
 from app.inference.chat import parse as parse_chat
+from app.inference.chat_request import ChatRequest
 from app.inference.relay import Relay
 from app.inference.responses_chat import to_chat, with_questions_joined
 from app.inference.responses_compaction import Compaction
+from app.inference.responses_counting import Counting
 from app.inference.responses_exchange import Exchange
 from app.inference.responses_items import Item, input_items
 from app.inference.responses_request import ResponseCreate, WireModel
@@ -42,12 +44,19 @@ def begin(
     idempotency: tuple[str | None, Any] = (None, None),
 ) -> Exchange:
     """`history`: the conversation so far. Raises BadRequest."""
-    with in_responses_words():
-        chat = parse_chat(to_chat(asked, history, seal_of(connection, org_id).open))
-        check_takes_tools(target.model, chat.tools, chat.tool_choice)
+    seal = seal_of(connection, org_id)
+    chat = chat_of(target, asked, history, seal)
     kind = TruncatingRelay if asked.truncation == "auto" else Relay
     relay = relay_of(connection, target, org_id, kind)
-    return Exchange(relay, connection.app.state.store, asked, chat, idempotency)
+    return Exchange(relay, connection.app.state.store, asked, chat, seal=seal.close, idempotency=idempotency)
+
+
+def begin_counting(
+    connection: HTTPConnection, target: Target, org_id: str, asked: ResponseCreate, history: Sequence[Item]
+) -> Counting:
+    """Raises BadRequest."""
+    chat = chat_of(target, asked, history, seal_of(connection, org_id))
+    return Counting(relay_of(connection, target, org_id), chat)
 
 
 def begin_compaction(
@@ -61,6 +70,14 @@ def begin_compaction(
     items = [*history, *input_items(question, new_id("resp"))[:-1]]
     relay = relay_of(connection, target, org_id)
     return Compaction(relay, chat, items, seal)
+
+
+def chat_of(target: Target, asked: ResponseCreate, history: Sequence[Item], seal: Seal) -> ChatRequest:
+    """Raises BadRequest."""
+    with in_responses_words():
+        chat = parse_chat(to_chat(asked, history, seal.open))
+        check_takes_tools(target.model, chat.tools, chat.tool_choice)
+    return chat
 
 
 def seal_of(connection: HTTPConnection, org_id: str) -> Seal:

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from app.errors import BadRequest
-from app.inference.responses_items import COMPACTION, REFERENCE, Item, items_and_references
+from app.inference.chat_request import THINKING_BUDGETS
+from app.inference.responses_items import COMPACTION, REFERENCE, SEALED, Item, items_and_references
 from app.inference.responses_request import ResponseCreate, TextFormat
 from app.inference.responses_tools import chat_tools
 
@@ -23,13 +24,13 @@ SAMPLING = (
     "stop",
 )
 # Chat takes these as they are, and judges them.
-AS_IN_CHAT = ("chat_template_kwargs", "thinking_mode", "gpu_preference", "extra_headers")
+AS_IN_CHAT = ("chat_template_kwargs", "thinking_mode", *THINKING_BUDGETS, "gpu_preference", "extra_headers")
 
 
 def to_chat(request: ResponseCreate, history: Sequence[Item], unseal: Unseal) -> dict[str, Any]:
     """The chat body, without `stream`. `history`: the items of the conversation so far, oldest first.
 
-    `unseal` gives the items that stand in a compaction's encrypted content.
+    `unseal` gives the items that stand in an item's encrypted content.
     """
     return {
         "model": request.model,
@@ -100,7 +101,8 @@ def _as_parts(content: str | list[Item]) -> list[Item]:
 
 
 def _unsealed(item: Item, unseal: Unseal) -> list[Item]:
-    return unseal(item["encrypted_content"]) if item["type"] == COMPACTION else [item]
+    """What is sealed is what counts: what a client shows beside it, anybody may have written."""
+    return unseal(item[SEALED]) if SEALED in item else [item]
 
 
 def _check_calls(items: list[Item]) -> None:

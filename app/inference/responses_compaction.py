@@ -8,7 +8,7 @@ from app.errors import Unavailable
 from app.ids import new_id
 from app.inference.chat_request import ChatRequest
 from app.inference.relay import Relay
-from app.inference.responses_items import COMPACTION, Item, message_item
+from app.inference.responses_items import COMPACTION, SEALED, Item, message_item
 from app.inference.responses_object import usage_of
 from app.inference.responses_request import Items, Name, ResponseCreate, WireModel
 from app.inference.responses_words import in_responses_words
@@ -88,7 +88,7 @@ class Compaction:
 def compacted(items: Sequence[Item], summary: str, seal: Seal) -> list[Item]:
     kept = [item for item in items if item["type"] == "message" and item["role"] in KEPT_ROLES]
     hidden = [message_item("assistant", SUMMARY_HEAD + summary), *unanswered_calls(items)]
-    return [*kept, {"id": new_id("cmp"), "type": COMPACTION, "encrypted_content": seal.close(hidden)}]
+    return [*kept, {"id": new_id("cmp"), "type": COMPACTION, SEALED: seal.close(hidden)}]
 
 
 def unanswered_calls(items: Sequence[Item]) -> list[Item]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.error_handlers import HANDLED, as_api_error
+from app.error_handlers import as_api_error
 from app.errors import APIError, BadRequest
 from app.ids import new_id
 from app.inference import responses_store as stored
@@ -19,6 +19,7 @@ from app.inference.responses_best_of import best_of
 from app.inference.responses_items import Item, input_items
 from app.inference.responses_object import Response, new_response
 from app.inference.responses_request import ResponseCreate
+from app.inference.responses_sealing import Close
 from app.inference.responses_stream import Event, ResponseEvents, finished_response
 from app.inference.responses_words import in_responses_words
 from app.store.idempotency import claim_key
@@ -38,13 +39,15 @@ class Exchange:
         store: Store,
         asked: ResponseCreate,
         chat: ChatRequest,
+        *,
+        seal: Close,
         idempotency: tuple[str | None, Any] = (None, None),
     ) -> None:
         response_id = new_id("resp")
         self._relay = relay
         self._store = store
         self._asked = asked
-        self._idempotency = idempotency
+        self.idempotency = idempotency
         self._unstored: Sequence[Item] = ()
         self.items = input_items(asked, response_id)
         self._begun = new_response(
@@ -53,7 +56,8 @@ class Exchange:
             created_at=int(time.time()),
             status="queued" if asked.background else "in_progress",
         )
-        self._events = ResponseEvents(self._begun)
+        self._seal = seal if asked.wants_reasoning_sealed else None
+        self._events = ResponseEvents(self._begun, seal=self._seal)
         self._chat = chat
         self.org_id = relay.org_id
         self.gpu = str(relay.target.gpu)
@@ -72,7 +76,7 @@ class Exchange:
         """The finished response. Raises whatever goes wrong on the way; then nothing is kept."""
         with in_responses_words():
             completion = await self._relay.read(self._relay.body(self._chat))
-        response = finished_response(self._begun, best_of(self._asked, completion))
+        response = finished_response(self._begun, best_of(self._asked, completion), seal=self._seal)
         await self._keep(response)
         return response
 
@@ -83,14 +87,15 @@ class Exchange:
     async def events(self) -> AsyncGenerator[list[Event]]:
         """Together what comes together; to be closed by who leaves early.
 
-        Raises what goes wrong before the first of them; later failures are events.
+        Raises what goes wrong before the first of them; later failures are events, those that nobody foresaw too: they
+        are logged, and a client that reads a stream is told of its end.
         """
         try:
             async with aclosing(self._generated()) as batches:
                 async for batch in batches:
                     yield batch
             yield await self._kept(self._events.finish())
-        except HANDLED as error:
+        except Exception as error:  # once a stream has begun, nobody above can answer
             if not self._events.has_begun:
                 raise
             yield await self.failed(error)
@@ -102,7 +107,9 @@ class Exchange:
         yield await self._kept(self._events.finish_unasked())
 
     async def failed(self, error: Exception) -> list[Event]:
-        """The events that tell of a failure, from the first one on if none has been told."""
+        """The events that tell of a failure, from the first one on if none has been told; none after the end."""
+        if self._events.is_over:
+            return []
         told = as_api_error(error)
         start = [] if self._events.has_begun else self._events.start()
         code = "invalid_prompt" if isinstance(told, BadRequest) else told.code
@@ -113,7 +120,7 @@ class Exchange:
 
         Raises Conflict.
         """
-        key, request = self._idempotency
+        key, request = self.idempotency
         return await claim_key(session, self.org_id, key, request, self.response["id"])
 
     async def save(self, session: AsyncSession, response: Response) -> None:
@@ -140,7 +147,7 @@ class Exchange:
         """The last events, once the response is in the store; or that it could not be stored."""
         try:
             await self._keep(self.response)
-        except HANDLED as error:
+        except Exception as error:  # noqa: BLE001 - as in `events`
             return [*last[:-1], error_event(as_api_error(error), last[-1]["sequence_number"])]
         return last
 

@@ -16,6 +16,7 @@ TEXT_PARTS = ("input_text", "output_text", "text")
 PHASES = ("commentary", "final_answer")
 REFERENCE = "item_reference"
 COMPACTION = "compaction"
+SEALED = "encrypted_content"
 
 
 def input_items(request: ResponseCreate, response_id: str) -> list[Item]:
@@ -124,11 +125,12 @@ def _call_output(given: Item, where: str) -> list[Item]:
 
 
 def _reasoning(given: Item, where: str) -> list[Item]:
-    """Its texts are kept, whatever else a client carries along is not."""
+    """Its texts are kept, and what of it is sealed, which stays so until the model is to read it."""
     item = {"id": "", "type": "reasoning", "status": "completed"}
     summary = _texts(given.get("summary"), "summary_text")
     content = _texts(given.get("content"), "reasoning_text")
-    return [_with_given_id({**item, "summary": summary, "content": content}, given)]
+    hidden = {SEALED: _string(given, SEALED, where)} if given.get(SEALED) else {}
+    return [_with_given_id({**item, "summary": summary, "content": content, **hidden}, given)]
 
 
 def _texts(parts: Any, kind: str) -> list[Item]:
@@ -139,7 +141,7 @@ def _texts(parts: Any, kind: str) -> list[Item]:
 def _compaction(given: Item, where: str) -> list[Item]:
     """Stays sealed until the model is to read it."""
     item = {"id": "", "type": COMPACTION}
-    return [_with_given_id({**item, "encrypted_content": _string(given, "encrypted_content", where)}, given)]
+    return [_with_given_id({**item, SEALED: _string(given, SEALED, where)}, given)]
 
 
 def _reference(given: Item, where: str) -> list[Item]:

@@ -6,9 +6,11 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, WithJsonSc
 
 from app.errors import BadRequest
 from app.inference.bounds import FUNCTION_NAME, MAX_TOOLS, UnsupportedInput
+from app.inference.chat_request import TokenBudget
 
 MAX_SAMPLES = 20
 LOGPROBS = "message.output_text.logprobs"
+SEALED_REASONING = "reasoning.encrypted_content"
 # All that OpenAI knows. Those about tools and inputs that are not here ask for parts of items that never come.
 Includable = Literal[
     "message.output_text.logprobs",
@@ -94,6 +96,8 @@ class ResponseCreate(WireModel):
     text: TextConfig = TextConfig()
     reasoning: ReasoningConfig = ReasoningConfig()
     thinking_mode: str | None = None
+    thinking_budget: TokenBudget = None
+    thinking_token_budget: TokenBudget = None
     chat_template_kwargs: dict[str, Any] = {}
     top_logprobs: int = Field(default=0, ge=0, le=20)
     include: list[Includable] = []
@@ -156,6 +160,10 @@ class ResponseCreate(WireModel):
     @property
     def wants_logprobs(self) -> bool:
         return self.top_logprobs > 0 or LOGPROBS in self.include
+
+    @property
+    def wants_reasoning_sealed(self) -> bool:
+        return SEALED_REASONING in self.include
 
     @property
     def token_limit(self) -> int | None:

@@ -9,8 +9,7 @@ from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
 from app import sse
-from app.error_handlers import HANDLED, as_api_error
-from app.inference.responses_exchange import Exchange
+from app.error_handlers import as_api_error
 from app.inference.responses_stream import Event, encode
 from app.inference.sending import EventStream, until_disconnect
 
@@ -22,6 +21,20 @@ class Work(Protocol):
     def gpu(self) -> str: ...
 
     async def whole(self) -> dict[str, Any]: ...
+
+
+class StreamedWork(Protocol):
+    """Tells of itself while it goes on."""
+
+    @property
+    def gpu(self) -> str: ...
+
+    @property
+    def keep_alive_seconds(self) -> float: ...
+
+    def events(self) -> AsyncGenerator[list[Event]]: ...
+
+    async def failed(self, error: Exception) -> list[Event]: ...
 
 
 class WholeAnswer(Response):
@@ -42,7 +55,7 @@ class WholeAnswer(Response):
 class StreamedAnswer(Response):
     """Likewise; begins with its first event, so that errors before it are HTTP errors."""
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: StreamedWork) -> None:
         super().__init__()
         self._exchange = exchange
 
@@ -54,7 +67,7 @@ class StreamedAnswer(Response):
         with stream.kept_alive(self._exchange.keep_alive_seconds):
             try:
                 await _write_all(stream, self._exchange.events())
-            except HANDLED as error:
+            except Exception as error:  # once a stream has begun, nobody above can answer
                 if not stream.has_begun:  # else it was kept alive until now
                     raise
                 await _write(stream, await self._exchange.failed(error))
@@ -80,7 +93,7 @@ class FollowedAnswer(Response):
         with stream.kept_alive(self._keep_alive_seconds):
             try:
                 await _write_all(stream, self._events)
-            except HANDLED as error:
+            except Exception as error:  # as above
                 if not stream.has_begun:
                     raise
                 await stream.write(sse.encode(as_api_error(error).body()))

@@ -25,6 +25,7 @@ from app.inference.responses_object import (
     new_reasoning,
 )
 from app.inference.responses_open_item import OpenItem, Told
+from app.inference.responses_sealing import Close, sealed
 
 Event = dict[str, Any]
 
@@ -36,10 +37,14 @@ def encode(event: Event) -> bytes:
 
 
 def finished_response(
-    response: Response, completion: Mapping[str, Any], *, clock: Callable[[], float] = time.time
+    response: Response,
+    completion: Mapping[str, Any],
+    *,
+    seal: Close | None = None,
+    clock: Callable[[], float] = time.time,
 ) -> Response:
     """The object after a whole chat completion: where its stream would have ended."""
-    events = ResponseEvents(response, clock=clock)
+    events = ResponseEvents(response, seal=seal, clock=clock)
     events.replay(completion)
     events.finish()
     return events.response
@@ -66,10 +71,16 @@ class _Answer:
 
 
 class ResponseEvents:
-    """Feed it chunks; it gives back events. `response` is the object as it stands, final after the last event."""
+    """Feed it chunks; it gives back events. `response` is the object as it stands, final after the last event.
 
-    def __init__(self, response: Response, *, clock: Callable[[], float] = time.time) -> None:
+    `seal`: what reasoning items are sealed with, if they shall be.
+    """
+
+    def __init__(
+        self, response: Response, *, seal: Close | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
         self.response = response
+        self._seal = seal
         self._clock = clock
         self._sequence_number = 0
         self._output: list[Item] = []
@@ -218,7 +229,10 @@ class ResponseEvents:
         opened, answer.open = answer.open, None
         if opened is None:
             return
-        item = self._output[opened.output_index] = opened.written(status)
+        item = opened.written(status)
+        if self._seal and opened.kind == "reasoning":
+            item = sealed(item, self._seal)
+        self._output[opened.output_index] = item
         yield from self._told(opened.closed(item))
 
     def _told(self, told: list[Told]) -> Iterator[Event]:

@@ -24,7 +24,7 @@ class BrokenSeal(BadRequest):
     code = "invalid_encrypted_content"
 
     def __init__(self) -> None:
-        super().__init__("The encrypted_content of a compaction item is not one that was made here.", param="input")
+        super().__init__("The encrypted_content of an item of the input is not one that was made here.", param="input")
 
 
 class Seal:

@@ -6,16 +6,20 @@ from typing import Annotated, Any
 
 import orjson
 from fastapi import Header
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import Conflict
-from app.store.session import insert_if_absent
+from app.store.base import db_now
+from app.store.session import insert_into
 from app.store.tables import IdempotencyKey
 
 KEPT_SECONDS = 24 * 3600.0
 
 IdempotencyHeader = Annotated[str | None, Header(alias="Idempotency-Key", max_length=255)]
+
+IS_BEING_MADE = IdempotencyKey.expires_at.is_not(None)
+HAS_LAPSED = IdempotencyKey.expires_at < db_now()
 
 
 async def claim_key(session: AsyncSession, org_id: str, key: str | None, request: Any, object_id: str) -> str:
@@ -26,24 +30,57 @@ async def claim_key(session: AsyncSession, org_id: str, key: str | None, request
     if key is None:
         return object_id
     row = {"org_id": org_id, "key": key, "request_hash": _hash(request), "object_id": object_id}
-    await session.execute(insert_if_absent(session, IdempotencyKey).values(created_at=time.time(), **row))
+    await _insert(session, {**row, "expires_at": None}, or_where=IdempotencyKey.object_id == object_id)
     return await find_claimed(session, org_id, key, request) or object_id
+
+
+async def reserve_key(
+    session: AsyncSession, org_id: str, key: str, request: Any, object_id: str, *, seconds: float
+) -> bool:
+    """Whether it falls to this request to make the object, which takes a while: nobody else does for so long, or until
+    it is made and claimed. Again, to be given longer. Raises Conflict as `claim_key` does.
+    """
+    row = {"org_id": org_id, "key": key, "request_hash": _hash(request), "object_id": object_id}
+    mine = IS_BEING_MADE & (IdempotencyKey.object_id == object_id)
+    await _insert(session, {**row, "expires_at": db_now() + seconds}, or_where=mine)
+    kept = await _get(session, org_id, key, request)
+    return kept is not None and kept.object_id == object_id
+
+
+async def release_key(session: AsyncSession, org_id: str, key: str, object_id: str) -> None:
+    """Nothing was made under it; harmless where something was."""
+    mine = (IdempotencyKey.org_id == org_id, IdempotencyKey.key == key, IdempotencyKey.object_id == object_id)
+    await session.execute(delete(IdempotencyKey).where(*mine, IS_BEING_MADE))
 
 
 async def find_claimed(session: AsyncSession, org_id: str, key: str | None, request: Any) -> str | None:
     """The id of what an earlier same request made. Raises Conflict as `claim_key` does."""
-    mine = (IdempotencyKey.org_id == org_id, IdempotencyKey.key == key)
-    kept = await session.scalar(select(IdempotencyKey).where(*mine))
-    if kept is None:
-        return None
-    if kept.request_hash != _hash(request):
-        raise Conflict("This Idempotency-Key was used with another request.", param="Idempotency-Key")
-    return kept.object_id
+    kept = await _get(session, org_id, key, request)
+    return kept.object_id if kept and kept.expires_at is None else None
 
 
 async def is_claimed(session: AsyncSession, org_id: str, key: str | None) -> bool:
     """Whether anything was made under the key; by the same request or by another, `claim_key` finds out."""
     return key is not None and await session.get(IdempotencyKey, (org_id, key)) is not None
+
+
+async def _insert(session: AsyncSession, row: dict[str, Any], *, or_where: ColumnElement[bool]) -> None:
+    """In place of one that has lapsed, too, or of one `or_where` that is so."""
+    claim = insert_into(session, IdempotencyKey).values(created_at=time.time(), **row)
+    taken_over = claim.on_conflict_do_update(
+        index_elements=[IdempotencyKey.org_id, IdempotencyKey.key],
+        set_={name: claim.excluded[name] for name in ("request_hash", "object_id", "created_at", "expires_at")},
+        where=HAS_LAPSED | or_where,
+    )
+    await session.execute(taken_over)
+
+
+async def _get(session: AsyncSession, org_id: str, key: str | None, request: Any) -> IdempotencyKey | None:
+    mine = (IdempotencyKey.org_id == org_id, IdempotencyKey.key == key)
+    kept = await session.scalar(select(IdempotencyKey).where(*mine).execution_options(populate_existing=True))
+    if kept is not None and kept.request_hash != _hash(request):
+        raise Conflict("This Idempotency-Key was used with another request.", param="Idempotency-Key")
+    return kept
 
 
 def _hash(request: Any) -> str:

@@ -372,7 +372,10 @@ class ResponseEventBatch(Base):
 
 
 class IdempotencyKey(Base):
-    """What a creating POST under an `Idempotency-Key` made, and a hash of what it was asked."""
+    """What a creating POST under an `Idempotency-Key` made, and a hash of what it was asked.
+
+    `expires_at`: while it is still being made; then nobody makes it any more, unless they said so meanwhile.
+    """
 
     __tablename__ = "idempotency_keys"
 
@@ -381,6 +384,7 @@ class IdempotencyKey(Base):
     request_hash: Mapped[str]
     object_id: Mapped[str]
     created_at: Mapped[float] = mapped_column(default=time.time)
+    expires_at: Mapped[float | None]
 
 
 class DeviceLease(Base):

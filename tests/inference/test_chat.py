@@ -189,8 +189,16 @@ async def test_thinking_is_asked_by_its_mode(client: AsyncClient, mode: str, thi
 
 async def test_template_kwargs_are_honoured_in_a_literal_extra_body(client: AsyncClient) -> None:
     extra = {"chat_template_kwargs": {"enable_thinking": True}}
-    body = await chat(client, model="Qwen/Qwen3-0.6B", extra_body=extra, extra_headers={}, thinking_budget=7)
+    body = await chat(client, model="Qwen/Qwen3-0.6B", extra_body=extra, extra_headers={})
     assert body["choices"][0]["message"]["reasoning"]
+
+
+async def test_a_thought_ends_at_its_budget(client: AsyncClient) -> None:
+    thinking = {"model": "Qwen/Qwen3-0.6B", "thinking_mode": "think"}
+    cut, free = await chat(client, **thinking, thinking_budget=7), await chat(client, **thinking)
+    assert cut["choices"][0]["message"]["content"] == free["choices"][0]["message"]["content"]
+    assert cut["usage"]["completion_tokens_details"]["reasoning_tokens"] == 7
+    assert free["usage"]["completion_tokens_details"]["reasoning_tokens"] > 7
 
 
 async def test_without_funds_nothing_is_answered(simulated: Server) -> None:

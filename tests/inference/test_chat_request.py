@@ -7,7 +7,9 @@ import pytest
 from app.inference.chat_request import ChatRequest, engine_body, template_kwargs
 from app.inference.patterns import of_length
 from tests.inference.schema_tables import closed, string
+from tests.rows import target
 
+ENGINE: dict[str, Any] = {"engine_name": "adapter_1", "cache_salt": "salt", "context_length": 100}
 MESSAGES = [{"role": "user", "content": "Hi"}]
 
 
@@ -16,7 +18,7 @@ def asked(**fields: Any) -> ChatRequest:
 
 
 def body_of(**fields: Any) -> dict[str, Any]:
-    return engine_body(asked(**fields), engine_name="adapter_1", cache_salt="salt", context_length=100)
+    return engine_body(asked(**fields), **ENGINE, can_limit_thoughts=True)
 
 
 def test_the_engine_gets_its_own_name_for_the_model_and_a_salt_per_organisation() -> None:
@@ -104,3 +106,30 @@ def test_a_functions_parameters_are_too_and_without_any_it_takes_none() -> None:
 )
 def test_the_template_gets_known_words_only(fields: dict[str, Any], kwargs: dict[str, Any]) -> None:
     assert template_kwargs(asked(**fields)) == kwargs
+
+
+@pytest.mark.parametrize(
+    ("fields", "budget"),
+    [
+        ({}, None),
+        ({"thinking_budget": 7}, 7),
+        ({"thinking_token_budget": 0}, 0),
+        ({"extra_body": {"thinking_budget": 7}}, 7),
+        ({"thinking_budget": 7, "extra_body": {"thinking_budget": 8}}, 7),
+        ({"thinking_budget": 10**12}, 100),
+        ({"thinking_budget": -1}, None),
+        ({"thinking_budget": True}, None),
+        ({"thinking_budget": "much"}, None),
+    ],
+)
+def test_a_thought_is_given_as_many_tokens_as_were_asked_for_it(fields: dict[str, Any], budget: int | None) -> None:
+    assert body_of(**fields).get("thinking_token_budget") == budget
+
+
+def test_an_engine_that_cannot_end_a_thought_is_not_asked_to() -> None:
+    body = engine_body(asked(thinking_budget=7), **ENGINE, can_limit_thoughts=False)
+    assert "thinking_token_budget" not in body
+    parsers = {None: False, "openai_gptoss": False, "qwen3": True, "deepseek_r1": True}
+    model = target().model
+    specs = {parser: model.model_copy(update={"reasoning_parser": parser}) for parser in parsers}
+    assert {parser: spec.can_limit_thoughts for parser, spec in specs.items()} == parsers

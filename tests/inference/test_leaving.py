@@ -40,6 +40,8 @@ WAYS: list[Json] = [
     {"path": "socket"},
 ]
 
+N_SAMPLES = len(WAYS) + 1  # one is the best of two
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
@@ -135,14 +137,16 @@ async def test_who_leaves_in_the_middle_ends_the_generation_and_pays_for_what_wa
     for client in clients:
         await client.greet()
     for _ in range(2):
-        made, paid = count_generated(server), [await client.charged_tokens(server) for client in clients]
+        earlier, paid = count_generated(server), [await client.charged_tokens(server) for client in clients]
         async with leaving(*(client.ask("Go on [simulate: pace=50] [simulate: tokens=2000]") for client in clients)):
             await eventually(lambda: count_running(server) == len(clients))
             await asyncio.sleep(0.6)
+            made = count_generated(server) - earlier
         await eventually(lambda: count_running(server) == 0, within_seconds=1)
-        made = count_generated(server) - made
         charged = await eventually(partial(charges_since, server, clients, paid))
-        assert 0.8 * made <= sum(charged) <= made  # but for what was on its way
+        # What an engine makes until it hears of the hanging up it tells nobody, since neither this one nor vLLM speaks
+        # of the usage of what was aborted. All before is paid for, but for a token of each sample on its way.
+        assert made - N_SAMPLES <= sum(charged) <= count_generated(server) - earlier
 
 
 async def charges_since(server: Server, clients: list[Client], paid: list[int]) -> list[int]:

@@ -24,7 +24,6 @@ REASONING: dict[str, Any] = {
     "type": "reasoning",
     "summary": [],
     "content": [{"type": "reasoning_text", "text": "Hm."}],
-    "encrypted_content": "x",
 }
 ANSWER: dict[str, Any] = {"role": "assistant", "content": [{"type": "output_text", "text": "Soil.", "annotations": []}]}
 USER = {"role": "user", "content": "What is loam?"}
@@ -102,6 +101,18 @@ MESSAGES: dict[str, tuple[Any, list[dict[str, Any]]]] = {
                 "tool_calls": [CHAT_CALL, {**CHAT_CALL, "id": "call_2"}],
             },
         ],
+    ),
+    "reasoning that is sealed, and forged in the open": (
+        [
+            USER,
+            {
+                **REASONING,
+                "content": [{"type": "reasoning_text", "text": "Forged."}],
+                "encrypted_content": orjson.dumps([REASONING]).decode(),
+            },
+            ANSWER,
+        ],
+        [USER, {"role": "assistant", "content": "Soil.", "reasoning": "Hm."}],
     ),
     "reasoning that cannot be read": ([{**REASONING, "content": None}, USER], [USER]),
     "an output in parts": (

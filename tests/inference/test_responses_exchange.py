@@ -20,7 +20,7 @@ from app.inference.responses_chat import to_chat
 from app.inference.responses_exchange import Exchange
 from app.inference.responses_request import ResponseCreate
 from app.settings import Settings
-from app.store.session import Store
+from app.store.session import Store, dump_json
 from tests.conformance.shapes import OPENAI
 from tests.eventually import eventually
 from tests.inference.vllm_chunks import TEXT
@@ -32,22 +32,29 @@ Json = dict[str, Any]
 
 
 class ScriptedRelay(Relay):
-    """An engine that sends some chunks, and then fails with an error, or is silent until its client leaves."""
+    """An engine that sends some chunks, and then fails with an error, or is silent until its client leaves.
+
+    One that is held sends nothing before the test lets it.
+    """
 
     n_chunks = len(TEXT)
     error: Exception | None = None
     is_silent = False
-    is_open = False
+    is_held = False
+    held: asyncio.Event
+    is_open = was_open = False
 
     @asynccontextmanager
     async def stream(self, body: Mapping[str, Any], meter: Meter) -> AsyncIterator[AsyncIterator[bytes]]:
-        object.__setattr__(self, "is_open", True)
+        type(self).is_open = type(self).was_open = True
         try:
             yield self._written()
         finally:
-            object.__setattr__(self, "is_open", False)
+            type(self).is_open = False
 
     async def _written(self) -> AsyncIterator[bytes]:
+        if self.is_held:
+            await self.held.wait()
         for chunk in TEXT[: self.n_chunks]:
             yield b"data: " + orjson.dumps(chunk) + b"\n\n"
         if self.error:
@@ -57,14 +64,15 @@ class ScriptedRelay(Relay):
 
 
 def scripted(org_id: str, **script: Any) -> ScriptedRelay:
-    kind = type("Scripted", (ScriptedRelay,), script)
+    kind = type("Scripted", (ScriptedRelay,), {**script, "held": asyncio.Event()})
     relay: ScriptedRelay = kind(Settings(), cast(EnginePool, None), cast(Any, None), target(), org_id, "req_1", "salt")
     return relay
 
 
-def exchange(store: Store, relay: Relay, **fields: Any) -> Exchange:
+def exchange(store: Store, relay: Relay, key: str | None = None, **fields: Any) -> Exchange:
     asked = ResponseCreate.model_validate({"model": "test/a", "input": "What is loam?", **fields})
-    return Exchange(relay, store, asked, parse_chat(to_chat(asked, [], orjson.loads)), (None, {}))
+    chat = parse_chat(to_chat(asked, [], orjson.loads))
+    return Exchange(relay, store, asked, chat, seal=dump_json, idempotency=(key, fields))
 
 
 async def new_org(store: Store) -> str:
@@ -105,7 +113,13 @@ async def test_a_response_that_cannot_be_stored_does_not_look_like_success(store
 
 
 @pytest.mark.parametrize(
-    ("error", "code"), [(EngineLost("Gone."), "server_error"), (BadRequest("Too long."), "invalid_prompt")]
+    ("error", "code"),
+    [
+        (EngineLost("Gone."), "server_error"),
+        (BadRequest("Too long."), "invalid_prompt"),
+        (ZeroDivisionError("a bug in secret.py"), "server_error"),
+    ],
+    ids=["the engine's", "the client's", "ours"],
 )
 async def test_a_failure_in_the_middle_is_told_in_clients_words(store: Store, error: Exception, code: str) -> None:
     org_id = await new_org(store)
@@ -113,7 +127,15 @@ async def test_a_failure_in_the_middle_is_told_in_clients_words(store: Store, er
     told = [event async for events in answer.events() for event in events]
     OPENAI.check_event(told[-1])
     assert (told[-1]["type"], told[-1]["response"]["error"]["code"]) == ("response.failed", code)
+    assert "secret" not in told[-1]["response"]["error"]["message"]
     assert await kept(store, org_id, answer.response["id"]) == told[-1]["response"]
+
+
+async def test_a_stream_that_has_ended_is_not_told_of_a_failure(store: Store) -> None:
+    answer = exchange(store, scripted(await new_org(store)))
+    async for _ in answer.events():
+        pass
+    assert await answer.failed(BrokenPipeError()) == []
 
 
 async def test_a_bug_fails_the_background_response_that_met_it(store: Store) -> None:

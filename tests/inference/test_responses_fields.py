@@ -57,6 +57,11 @@ async def test_thoughts_are_items_that_can_be_sent_back(client: AsyncClient) -> 
     assert prompts[0] > first["usage"]["input_tokens"]
 
 
+async def test_a_thought_ends_at_its_budget(client: AsyncClient) -> None:
+    response = await respond(client, **THINKING, thinking_budget=3)
+    assert response["usage"]["output_tokens_details"]["reasoning_tokens"] == 3
+
+
 @pytest.mark.parametrize("text", ["Hello", "How is the weather?"])
 async def test_a_stream_that_is_asked_for_again_is_told_again(client: AsyncClient, text: str) -> None:
     asked = response_asked({"input": text, "stream": True, "tools": FLAT_TOOLS})

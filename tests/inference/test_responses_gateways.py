@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,18 @@ def test_a_response_is_followed_and_cancelled_through_another_gateway(
 
         until(charged, within_seconds=2)
         assert ok(here.get(f"{PATH}/{long}"))["status"] == "cancelled"
+
+
+def test_the_same_request_at_two_gateways_at_once_is_answered_once(
+    gateway: Gateway, other: Server, org: TestOrg
+) -> None:
+    asked = {"model": MODEL, "input": "Hello [simulate: tokens=25] [simulate: pace=50]"}
+    key = {"Idempotency-Key": "at two gateways"}
+    with client_of(gateway.server, org) as here, client_of(other, org) as there, ThreadPoolExecutor() as threads:
+        begun = [threads.submit(client.post, PATH, json=asked, headers=key) for client in (here, there, here, there)]
+        answers = [ok(each.result()) for each in begun]
+        assert [answer["id"] for answer in answers] == [answers[0]["id"]] * 4
+        assert ok(there.get(f"{PATH}/{answers[0]['id']}"))["output"] == answers[0]["output"]
 
 
 def test_a_gateway_takes_no_more_background_responses_than_it_may(other: Server, org: TestOrg) -> None:

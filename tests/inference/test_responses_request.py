@@ -23,7 +23,7 @@ def test_a_null_is_a_field_that_was_not_given() -> None:
 
 
 def test_unknown_fields_are_ignored() -> None:
-    fields = {"thinking_budget": 5, "stop_after_tool_calls": 1, "reasoning": {"summary": "auto", "x": 1}}
+    fields = {"made_up": 5, "stop_after_tool_calls": 1, "reasoning": {"summary": "auto", "x": 1}}
     assert request(**fields, text={"y": 1}) == request()
 
 

@@ -188,6 +188,7 @@ async def test_a_key_with_a_list_sees_and_uses_the_models_on_it_and_no_other(sim
         ("POST", CHAT, chat_body() | {"model": other}),
         ("POST", "/v1/responses", {"model": other, "input": "Hi"}),
         ("POST", "/v1/responses/compact", {"model": other, "input": "Hi"}),
+        ("POST", "/v1/responses/input_tokens", {"model": other, "input": "Hi"}),
         ("POST", JOBS, {"model": other, "training_file": "file-x"}),
         ("POST", "/v1/fine_tuning/estimate", {"model": other, "training_file": "file-x"}),
         ("POST", "/v1/fine_tuning/preview", {"model": other, "training_file": "file-x"}),

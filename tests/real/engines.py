@@ -8,6 +8,8 @@ import psutil
 
 from tests.servers import Server
 
+LEASE_SECONDS = 4
+
 
 def engine_processes(server: Server) -> list[psutil.Process]:
     """Every process of every engine, the leaders first."""

@@ -7,7 +7,7 @@ import pytest
 
 from app.errors import Conflict
 from app.ids import new_id
-from app.store.idempotency import claim_key
+from app.store.idempotency import claim_key, find_claimed, release_key, reserve_key
 from app.store.session import Store
 from tests.rows import make_org
 
@@ -63,3 +63,57 @@ async def test_a_key_whose_request_failed_can_be_used_again(store: Store) -> Non
             raise LookupError
     offered, answered = await claim(store, org, "key")
     assert offered == answered
+
+
+async def reserve(store: Store, org_id: str, object_id: str, request: object = "same", *, seconds: float = 60) -> bool:
+    async with store.begin() as session:
+        return await reserve_key(session, org_id, "key", request, object_id, seconds=seconds)
+
+
+async def found(store: Store, org_id: str) -> str | None:
+    async with store.read() as session:
+        return await find_claimed(session, org_id, "key", "same")
+
+
+async def test_of_requests_that_race_one_makes_the_object(store: Store) -> None:
+    org = await org_id(store)
+    ids = [f"resp_{n}" for n in range(12)]
+    chosen = await asyncio.gather(*(reserve(store, org, object_id) for object_id in ids))
+    assert chosen.count(True) == 1
+    mine = ids[chosen.index(True)]
+    assert await reserve(store, org, mine)
+    assert await found(store, org) is None
+    async with store.begin() as session:
+        assert await claim_key(session, org, "key", "same", mine) == mine
+    assert await found(store, org) == mine
+    assert not any(await asyncio.gather(*(reserve(store, org, object_id) for object_id in ids if object_id != mine)))
+
+
+async def test_holding_on_to_a_key_does_not_undo_what_was_made(store: Store) -> None:
+    org = await org_id(store)
+    await reserve(store, org, "mine")
+    async with store.begin() as session:
+        await claim_key(session, org, "key", "same", "mine")
+    await reserve(store, org, "mine", seconds=-1)
+    async with store.begin() as session:
+        await release_key(session, org, "key", "mine")
+    assert await found(store, org) == "mine"
+
+
+async def test_a_key_that_was_let_go_or_has_lapsed_is_the_next_ones(store: Store) -> None:
+    org = await org_id(store)
+    assert await reserve(store, org, "first")
+    async with store.begin() as session:
+        await release_key(session, org, "key", "another's")
+    assert not await reserve(store, org, "second")
+    async with store.begin() as session:
+        await release_key(session, org, "key", "first")
+    assert await reserve(store, org, "second", seconds=-1)
+    assert await reserve(store, org, "third")
+
+
+async def test_a_key_that_is_held_is_not_for_another_request(store: Store) -> None:
+    org = await org_id(store)
+    await reserve(store, org, "first")
+    with pytest.raises(Conflict):
+        await reserve(store, org, "second", "other")

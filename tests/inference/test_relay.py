@@ -1,0 +1,81 @@
+"""What is charged of an answer that its reader leaves, and of one that a bug ends."""
+
+import asyncio
+
+import pytest
+
+from app.billing.ledger import Entry
+from app.inference.chat_request import INTERVAL
+from app.inference.chunks import ChunkReader
+from app.inference.relay import Relay
+from tests.billing.test_ledger import write
+from tests.engines.engine_double import HEAD
+from tests.inference import test_passage
+from tests.inference.test_passage import ALL, ALL_TOKENS, SOME, SOME_TOKENS, Gateway
+from tests.rows import target
+
+pytestmark = pytest.mark.anyio
+
+BODY = {"messages": [{"role": "user", "content": "Hi"}]}
+
+gateway = test_passage.gateway
+
+
+async def funded_relay(gateway: Gateway) -> Relay:
+    await write(gateway.store, Entry(org_id=gateway.org_id, source="test", kind="credit", amount_micros=10**6))
+    return Relay(gateway.settings, gateway.pool, gateway.charges, target(), gateway.org_id, "req_1", "salt")
+
+
+async def answer(gateway: Gateway, more: asyncio.Event | None = None) -> None:
+    """The engine's part: some of an answer, and the rest when it is wanted."""
+    peer = await gateway.double.peer()
+    await peer.asked()
+    peer.say(HEAD + SOME)
+    if more:
+        await more.wait()
+        peer.say(ALL)
+
+
+async def charged_tokens(gateway: Gateway) -> list[int]:
+    return [entry.completion_tokens for entry in await gateway.charged() if entry.kind == "inference"]
+
+
+async def read_until(gateway: Gateway, error: BaseException) -> None:
+    """An answer that ends with `error` after some of it was read."""
+    relay, reader = await funded_relay(gateway), ChunkReader()
+
+    async def read() -> None:
+        async with relay.stream(BODY, reader) as pieces:
+            reader.feed(await anext(pieces))
+            raise error
+
+    answering = asyncio.create_task(answer(gateway))
+    with pytest.raises(type(error)):
+        await read()
+    await answering
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), GeneratorExit(), BrokenPipeError()], ids=repr)
+async def test_who_leaves_pays_for_what_was_generated(gateway: Gateway, error: BaseException) -> None:
+    await read_until(gateway, error)
+    assert await charged_tokens(gateway) == [SOME_TOKENS]
+
+
+async def test_nothing_is_charged_for_an_answer_that_a_bug_ended(gateway: Gateway) -> None:
+    await read_until(gateway, ZeroDivisionError())
+    assert await charged_tokens(gateway) == []
+
+
+async def test_an_engine_that_counts_now_and_then_is_heard_out_whatever_lies_there_unread(gateway: Gateway) -> None:
+    relay, has_left = await funded_relay(gateway), asyncio.Event()
+
+    async def leave() -> None:
+        async with relay.stream({**BODY, INTERVAL: 16}, ChunkReader()):
+            has_left.set()
+            raise asyncio.CancelledError
+
+    answering = asyncio.create_task(answer(gateway, has_left))
+    with pytest.raises(asyncio.CancelledError):
+        await leave()
+    await answering
+    assert await charged_tokens(gateway) == [ALL_TOKENS]

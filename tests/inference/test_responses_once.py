@@ -1,0 +1,94 @@
+"""Requests under one idempotency key, at two gateways of one store, with engines whose chunks the test writes."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from app.errors import Conflict
+from app.inference.engine_errors import EngineLost
+from app.inference.responses_once import Once
+from app.settings import Settings
+from app.store.session import Store
+from app.store.tables import IdempotencyKey
+from tests.eventually import eventually
+from tests.inference.test_responses_exchange import ScriptedRelay, exchange, kept, new_org, scripted
+
+pytestmark = pytest.mark.anyio
+
+Json = dict[str, Any]
+SETTINGS = Settings(lease_seconds=2, poll_seconds=0.02)
+
+
+def once(store: Store, relay: ScriptedRelay, **fields: Any) -> Once:
+    return Once(exchange(store, relay, "key", **fields), store, SETTINGS)
+
+
+async def told(answer: Once) -> list[Json]:
+    return [event async for events in answer.events() for event in events]
+
+
+async def held_until(store: Store) -> float:
+    async with store.read() as session:
+        return await session.scalar(select(IdempotencyKey.expires_at)) or 0
+
+
+async def test_who_asks_the_same_meanwhile_waits_for_the_first_ones_answer(store: Store, store_url: str) -> None:
+    org_id = await new_org(store)
+    first, second, third = scripted(org_id, is_held=True), scripted(org_id), scripted(org_id)
+    other = Store(store_url)
+    answering = asyncio.create_task(once(store, first).whole())
+    await eventually(lambda: first.is_open)
+    waiting = asyncio.create_task(once(other, second).whole())
+    streaming = asyncio.create_task(told(once(other, third)))
+    begun = await held_until(store)
+
+    async def is_held_longer() -> bool:
+        return await held_until(store) > begun
+
+    await eventually(is_held_longer)
+    assert not waiting.done()
+    assert not streaming.done()
+    first.held.set()
+    response = await answering
+    assert await waiting == response == (await streaming)[-1]["response"]
+    assert not second.was_open
+    assert not third.was_open
+    await other.close()
+
+
+async def test_where_the_first_fails_the_next_is_answered_afresh(store: Store) -> None:
+    org_id = await new_org(store)
+    first, second = scripted(org_id, n_chunks=2, error=EngineLost("Gone."), is_held=True), scripted(org_id)
+    failing = asyncio.create_task(once(store, first).whole())
+    await eventually(lambda: first.is_open)
+    waiting = asyncio.create_task(once(store, second).whole())
+    first.held.set()
+    with pytest.raises(EngineLost):
+        await failing
+    response = await waiting
+    assert (response["status"], second.was_open) == ("completed", True)
+    assert await kept(store, org_id, response["id"]) == response
+
+
+async def test_where_the_first_ones_client_leaves_the_next_is_answered_afresh(store: Store) -> None:
+    org_id = await new_org(store)
+    leaving = once(store, scripted(org_id, n_chunks=2, is_silent=True)).events()
+    await anext(leaving)
+    waiting = asyncio.create_task(told(once(store, scripted(org_id))))
+    await asyncio.sleep(2 * SETTINGS.poll_seconds)
+    assert not waiting.done()
+    await leaving.aclose()
+    assert (await waiting)[-1]["type"] == "response.completed"
+
+
+async def test_another_request_under_the_key_is_refused_at_once(store: Store) -> None:
+    org_id = await new_org(store)
+    first = scripted(org_id, is_held=True)
+    answering = asyncio.create_task(once(store, first).whole())
+    await eventually(lambda: first.is_open)
+    with pytest.raises(Conflict):
+        await once(store, scripted(org_id), input="other").whole()
+    first.held.set()
+    await answering
