@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "keys_of_what_is_being_made"
-down_revision = "watched_keys"
+down_revision = "usage_days"
 branch_labels = None
 depends_on = None
 
