@@ -82,7 +82,8 @@ async def store(store_url: str) -> AsyncIterator[Store]:
 @pytest.fixture(scope="session")
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A running `loam up --simulate`, shared: each test makes an organisation of its own."""
-    with running_server(tmp_path_factory.mktemp("simulated"), "--simulate") as server:
+    quick = {"LOAM_SIMULATE_TRAINING_SECONDS": "0.5"}
+    with running_server(tmp_path_factory.mktemp("simulated"), "--simulate", **quick) as server:
         yield server
 
 
