@@ -11,6 +11,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from app.store.session import Store
+from tests.real.corrupt import catalog_with_corrupt
 from tests.servers import Server, TestOrg, running_server
 from tests.stores import PostgresStores, SqliteStores
 
@@ -96,9 +97,10 @@ async def client(simulated: Server) -> AsyncIterator[AsyncClient]:
 
 @pytest.fixture(scope="session")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A running `loam up` with the real engine and real training, on the demo model."""
+    """A running `loam up` with the real engine and real training, on the demo model, and with a corrupt one."""
     quick = {"LOAM_LEASE_SECONDS": "4", "LOAM_CHECKPOINT_EVERY_STEPS": "10"}
-    with running_server(tmp_path_factory.mktemp("real"), **quick) as server:
+    catalog = catalog_with_corrupt(tmp_path_factory.mktemp("catalog"))
+    with running_server(tmp_path_factory.mktemp("real"), LOAM_CATALOG=str(catalog), **quick) as server:
         yield server
 
 
