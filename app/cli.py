@@ -1,4 +1,7 @@
-"""The command `loam`."""
+"""The command `loam`.
+
+What imports the server, a second's work, is imported by those commands alone that run it.
+"""
 
 import os
 import sys
@@ -15,25 +18,22 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.billing.sums import DAY_SECONDS
 from app.billing.usage import Asked, Bucket, groups_of, usage
 from app.billing.verify import verify
-from app.catalog.load import WrongCatalog, load_catalog
+from app.catalog.load import load_catalog
 from app.cli_audit import show_audit
 from app.cli_credit import credit
-from app.cli_export import CannotExport, Found, export, find
-from app.cli_gc import collect_garbage, swept_table
+from app.cli_export import Found, export, find
 from app.cli_jobs import jobs
 from app.cli_keys import keys
 from app.cli_orgs import orgs
 from app.demo import run_demo
 from app.devices import leases
-from app.devices.inventory import WrongDevices, find_devices, free_memory
+from app.devices.inventory import find_devices, free_memory
 from app.engines.statuses import list_statuses
-from app.errors import APIError
-from app.files.new_folder import AlreadyThere
+from app.errors import APIError, Foreseen
 from app.files.storage import Storage
 from app.orgs.service import get_org
 from app.overview import engines_table, gpus_table, usage_table
 from app.terminal import DataDir, OrgName, err, in_store, out, read_settings
-from app.up import CannotStart, run_up
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -49,8 +49,6 @@ app.add_typer(ledger, name="ledger")
 app.add_typer(jobs, name="jobs")
 app.command("audit")(show_audit)
 
-FORESEEN = (WrongCatalog, WrongDevices, CannotStart, CannotExport, AlreadyThere)
-
 Port = Annotated[int | None, typer.Option(help="Port to listen on [LOAM_PORT, 8000].")]
 Host = Annotated[str | None, typer.Option(help="Address to listen on [LOAM_HOST, 127.0.0.1].")]
 Simulate = Annotated[bool | None, typer.Option("--simulate", help="Simulated engines and training: no GPU, no torch.")]
@@ -59,6 +57,8 @@ Simulate = Annotated[bool | None, typer.Option("--simulate", help="Simulated eng
 @app.command()
 def up(data_dir: DataDir = None, host: Host = None, port: Port = None, simulate: Simulate = None) -> None:
     """Gateway and one worker in this terminal; Ctrl-C stops all of it."""
+    from app.up import run_up  # noqa: PLC0415 - the server
+
     settings = read_settings(data_dir=data_dir, host=host, port=port, simulate=simulate)
     if "gpu_fallback" not in settings.model_fields_set:
         settings.gpu_fallback = True  # whoever tries it out has some GPU or none, not the one that a client names
@@ -68,6 +68,8 @@ def up(data_dir: DataDir = None, host: Host = None, port: Port = None, simulate:
 @app.command()
 def serve(data_dir: DataDir = None, host: Host = None, port: Port = None, simulate: Simulate = None) -> None:
     """The gateway alone: API and engine pool."""
+    from app.up import run_up  # noqa: PLC0415 - the server
+
     settings = read_settings(data_dir=data_dir, host=host, port=port, simulate=simulate)
     raise typer.Exit(run_up(settings, with_worker=False))
 
@@ -133,6 +135,8 @@ def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show it.")] = False, data_dir: DataDir = None
 ) -> None:
     """Remove what nobody needs any more, as every gateway does once an hour."""
+    from app.cli_gc import collect_garbage, swept_table  # noqa: PLC0415 - what gateways sweep is all over the server
+
     swept = collect_garbage(read_settings(data_dir=data_dir), dry=dry_run)
     out.print(swept_table(swept) if swept else "There is nothing to remove.")
 
@@ -183,6 +187,6 @@ def main() -> None:
     except SettingsError as error:
         err.print(f"{error}: it must be JSON.", style="red", markup=False)
         sys.exit(2)
-    except (APIError, *FORESEEN, SQLAlchemyError, OSError) as error:
+    except (APIError, Foreseen, SQLAlchemyError, OSError) as error:
         err.print(str(error)[:500], style="red", markup=False)
         sys.exit(1)

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.catalog.resolve import CHECKPOINT_NAME, AdapterRef, UnknownModel, resolve
 from app.catalog.spec import Catalog, ModelSpec
+from app.errors import Foreseen
 from app.files.new_folder import new_folder
 from app.files.storage import Storage
 from app.files.zipped import Member
@@ -21,7 +22,7 @@ from app.store.tables import Job
 NEEDED = ("torch", "transformers", "peft")
 
 
-class CannotExport(Exception):
+class CannotExport(Foreseen):
     """The message says why."""
 
 

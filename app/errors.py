@@ -4,6 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 
+class Foreseen(Exception):
+    """What whoever typed a command can mend; the message says what it is and how. Subclass it like APIError."""
+
+
 class APIError(Exception):
     """An answer other than 200. Subclass it beside the function that raises it."""
 

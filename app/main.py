@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Literal
+from typing import Any, Literal
 
 from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
@@ -103,6 +103,11 @@ class ErrorBody(BaseModel):
     error: ErrorDetail
 
 
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorBody} for status in (400, 401, 402, 403, 404, 413, 429, 503)
+}
+
+
 def create_app(settings: Settings) -> FastAPI:
     """Raises WrongCatalog. Nothing is opened before the server starts."""
     catalog = load_catalog(settings.catalog)
@@ -114,7 +119,6 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
         strict_content_type=False,
         generate_unique_id_function=lambda route: route.name,
-        responses={status: {"model": ErrorBody} for status in (400, 401, 402, 403, 404, 413, 429, 503)},
     )
     app.state.settings = settings
     app.state.catalog = catalog
@@ -140,13 +144,14 @@ def include_routers(app: FastAPI) -> None:
     include(app, chat, ASKING, CHAT_PREFIX, in_schema=False)
     health = APIRouter(tags=["health"])
     health.add_api_route("/health", get_health, response_model=Health)
-    app.include_router(health)
+    app.include_router(health, responses=ERRORS)
     app.include_router(health, prefix="/api", include_in_schema=False)
 
 
 def include(app: FastAPI, router: APIRouter, access: Access, prefix: str, *, in_schema: bool = True) -> None:
     n_before = len(app.router.routes)
-    app.include_router(router, prefix=prefix, include_in_schema=in_schema)
+    documented = ERRORS if in_schema else None  # FastAPI builds a model of each, for the start to wait for
+    app.include_router(router, prefix=prefix, include_in_schema=in_schema, responses=documented)
     for route in app.router.routes[n_before:]:
         assert isinstance(route, Route | WebSocketRoute)
         route.app = RequireRole(route.app, access)

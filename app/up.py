@@ -21,7 +21,7 @@ from app.admin.keys import create_key
 from app.admin.organisations import create_org
 from app.catalog.load import load_catalog
 from app.engines.orphans import kill_own
-from app.errors import APIError
+from app.errors import APIError, Foreseen
 from app.files.storage import Storage
 from app.logs import configure_logging
 from app.main import create_app, finish, protocol_of
@@ -40,7 +40,7 @@ NOTICE_SECONDS = 0.5  # for a load balancer to see, before the port closes, that
 MAX_SOCKET_PATH_BYTES = 107  # of sockaddr_un
 
 
-class CannotStart(Exception):
+class CannotStart(Foreseen):
     """The message tells what to do about it."""
 
 
@@ -53,8 +53,8 @@ def run_up(settings: Settings, *, with_worker: bool) -> int:
 
 async def _up(settings: Settings, with_worker: bool) -> int:
     check_socket_paths(settings)
-    listener = _listen(settings)
     app = create_app(settings)
+    listener = _listen(settings)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     server = Server(settings, app, await _first_key(settings))
     gc.collect()

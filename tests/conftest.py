@@ -11,6 +11,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from app.store.session import Store
+from tests.real.corrupt import catalog_with_corrupt
 from tests.real.engines import LEASE_SECONDS
 from tests.servers import Server, TestOrg, running_server
 from tests.stores import PostgresStores, SqliteStores
@@ -83,7 +84,8 @@ async def store(store_url: str) -> AsyncIterator[Store]:
 @pytest.fixture(scope="session")
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A running `loam up --simulate`, shared: each test makes an organisation of its own."""
-    with running_server(tmp_path_factory.mktemp("simulated"), "--simulate") as server:
+    quick = {"LOAM_SIMULATE_TRAINING_SECONDS": "0.5"}
+    with running_server(tmp_path_factory.mktemp("simulated"), "--simulate", **quick) as server:
         yield server
 
 
@@ -96,9 +98,10 @@ async def client(simulated: Server) -> AsyncIterator[AsyncClient]:
 
 @pytest.fixture(scope="session")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A running `loam up` with the real engine and real training, on the demo model."""
+    """A running `loam up` with the real engine and real training, on the demo model, and with a corrupt one."""
     quick = {"LOAM_LEASE_SECONDS": str(LEASE_SECONDS), "LOAM_CHECKPOINT_EVERY_STEPS": "10"}
-    with running_server(tmp_path_factory.mktemp("real"), **quick) as server:
+    catalog = catalog_with_corrupt(tmp_path_factory.mktemp("catalog"))
+    with running_server(tmp_path_factory.mktemp("real"), LOAM_CATALOG=str(catalog), **quick) as server:
         yield server
 
 

@@ -1,4 +1,4 @@
-"""Running servers for tests: `loam up` as its users start it, in a process of its own."""
+"""Running servers for tests: `loam up` or `loam serve` as users start it, in a process of its own."""
 
 import asyncio
 import os
@@ -21,6 +21,7 @@ from app.billing.ledger import append
 from app.orgs.service import create_org
 from app.settings import Settings
 from app.store.session import Store
+from tests.command import loam
 from tests.rows import make_key
 
 START_SECONDS = 60
@@ -43,7 +44,7 @@ class TestOrg:
 
 @dataclass
 class Server:
-    """A `loam up` process."""
+    """The process of a gateway."""
 
     data_dir: Path
     port: int
@@ -60,9 +61,10 @@ class Server:
         return (self.data_dir / "server.log").read_text(errors="replace")
 
     def loam(self, *arguments: str) -> str:
-        """Run a `loam` command on the server's data; what it prints."""
-        argv = [sys.executable, "-m", "app", *arguments]
-        return subprocess.run(argv, env=self.env, check=True, capture_output=True, text=True, timeout=60).stdout
+        """A `loam` command on the server's data; what it prints."""
+        done = loam(self.env, *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def new_org(self) -> TestOrg:
         """As `loam orgs create` and `loam keys create` make them, but without two starts of Python."""
@@ -87,9 +89,9 @@ class Server:
 
 
 @contextmanager
-def running_server(data_dir: Path, *arguments: str, **environment: str) -> Iterator[Server]:
-    """`environment`: LOAM_… variables for it."""
-    server = start_server(data_dir, *arguments, **environment)
+def running_server(data_dir: Path, *arguments: str, command: str = "up", **environment: str) -> Iterator[Server]:
+    """`command`: `up`, or `serve` where nothing is trained: it starts no worker. `environment`: LOAM_… variables."""
+    server = start_server(data_dir, *arguments, command=command, **environment)
     try:
         yield server
     finally:
@@ -97,11 +99,11 @@ def running_server(data_dir: Path, *arguments: str, **environment: str) -> Itera
             server.stop()
 
 
-def start_server(data_dir: Path, *arguments: str, **environment: str) -> Server:
+def start_server(data_dir: Path, *arguments: str, command: str = "up", **environment: str) -> Server:
     port = free_port()
     clean = {name: value for name, value in os.environ.items() if not name.startswith("LOAM_")}
     env = {**clean, "LOAM_DATA_DIR": str(data_dir), "HF_HUB_OFFLINE": "1", **environment}
-    argv = [sys.executable, "-m", "app", "up", "--port", str(port), *arguments]
+    argv = [sys.executable, "-m", "app", command, "--port", str(port), *arguments]
     with (data_dir / "server.log").open("ab") as log:
         process = subprocess.Popen(argv, env=env, stdout=log, stderr=log, cwd=data_dir)
     server = Server(data_dir, port, process, env)

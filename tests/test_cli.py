@@ -13,15 +13,13 @@ import pytest
 
 from app.ids import new_id
 from tests.asking import CHAT, chat_body
+from tests.command import loam
 from tests.eventually import until
 from tests.servers import Server, running_server, start_server
 
 
-def loam(data_dir: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "app", *arguments]
-    return subprocess.run(
-        argv, check=False, env={**env, "LOAM_DATA_DIR": str(data_dir)}, capture_output=True, text=True, timeout=60
-    )
+def run(data_dir: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return loam({**env, "LOAM_DATA_DIR": str(data_dir)}, *arguments)
 
 
 def asked(server: Server, key: str, **headers: str) -> httpx.Response:
@@ -47,7 +45,7 @@ def sockets(server: Server) -> list[Path]:
 
 
 def test_orgs_and_keys_are_made_and_a_revoked_key_is_refused_within_seconds(tmp_path: Path) -> None:
-    with running_server(tmp_path, "--simulate", LOAM_KEY_CACHE_SECONDS="0.2") as server:
+    with running_server(tmp_path, "--simulate", command="serve", LOAM_KEY_CACHE_SECONDS="0.2") as server:
         assert "acme" in server.loam("orgs", "create", "acme")
         key = server.loam("keys", "create", "--org", "acme")
         assert re.fullmatch(r"sk-loam-[A-Za-z0-9_-]{43}\n", key)
@@ -62,7 +60,7 @@ def test_orgs_and_keys_are_made_and_a_revoked_key_is_refused_within_seconds(tmp_
 def test_engines_and_gpus_are_shown_from_outside(tmp_path: Path) -> None:
     reserved = {"LOAM_DEVICES": '["A100:2", "CPU:1"]', "LOAM_DEVICES_FOR_TRAINING": "[1]", "LOAM_LEASE_SECONDS": "2"}
     reserved["COLUMNS"] = "160"
-    with running_server(tmp_path, "--simulate", **reserved) as server:
+    with running_server(tmp_path, "--simulate", command="serve", **reserved) as server:
         server.loam("orgs", "create", "acme")
         key = server.loam("keys", "create", "--org", "acme").strip()
         assert asked(server, key, **{"X-GPU-Preference": "A100"}).status_code == 200
@@ -78,7 +76,8 @@ def test_a_first_start_prints_a_key_and_a_line_that_works_once(tmp_path: Path) -
         [line] = [line for line in server.log.splitlines() if line.startswith("curl ")]
         answer = subprocess.run(["bash", "-c", f"{line} -sS"], check=False, capture_output=True, text=True, timeout=30)
         assert '"chat.completion"' in answer.stdout, answer.stderr
-        taken = loam(tmp_path, "up", "--simulate", "--port", str(server.port))
+        argv = [sys.executable, "-m", "app", "up", "--simulate", "--port", str(server.port)]
+        taken = subprocess.run(argv, env=server.env, check=False, capture_output=True, text=True, timeout=60)
         assert taken.returncode == 1
         assert f"{server.port} cannot be used" in taken.stderr
         assert "Traceback" not in taken.stderr
@@ -100,14 +99,19 @@ def test_a_gateway_that_was_killed_leaves_nothing_that_a_new_one_does_not_clear(
     until(lambda: not leftovers(again))
 
 
+def test_a_command_that_runs_no_server_does_not_wait_for_its_imports() -> None:
+    script = "import sys, app.cli; sys.exit('fastapi' in sys.modules or 'uvicorn' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False, timeout=60).returncode == 0
+
+
 def test_garbage_is_shown_and_then_removed(tmp_path: Path) -> None:
     leftover = tmp_path / "files" / f"{new_id('file')}.part"
-    assert "nothing to remove" in loam(tmp_path, "gc").stdout
+    assert "nothing to remove" in run(tmp_path, "gc").stdout
     leftover.write_bytes(b"x" * 2000)
     os.utime(leftover, (1, 1))
-    assert re.search(r"broken uploads +│ +1 +│ 2.0 kB", loam(tmp_path, "gc", "--dry-run").stdout)
+    assert re.search(r"broken uploads +│ +1 +│ 2.0 kB", run(tmp_path, "gc", "--dry-run").stdout)
     assert leftover.exists()
-    assert "broken uploads" in loam(tmp_path, "gc").stdout
+    assert "broken uploads" in run(tmp_path, "gc").stdout
     assert not leftover.exists()
 
 
@@ -122,7 +126,7 @@ def test_garbage_is_shown_and_then_removed(tmp_path: Path) -> None:
 def test_a_wrong_catalog_is_refused_at_start_with_its_line(tmp_path: Path, text: str, line: int, words: str) -> None:
     catalog = tmp_path / "models.yaml"
     catalog.write_text(text)
-    refused = loam(tmp_path, "up", "--simulate", "--port", "0", LOAM_CATALOG=str(catalog))
+    refused = run(tmp_path, "up", "--simulate", "--port", "0", LOAM_CATALOG=str(catalog))
     assert refused.returncode == 1
     assert f"{catalog}, line {line}: " in refused.stderr
     assert words in refused.stderr
@@ -140,7 +144,7 @@ def test_a_wrong_catalog_is_refused_at_start_with_its_line(tmp_path: Path, text:
     ],
 )
 def test_a_wrong_setting_is_named(tmp_path: Path, name: str, value: str, words: str) -> None:
-    refused = loam(tmp_path, "up", "--simulate", "--port", "0", **{name: value})
+    refused = run(tmp_path, "up", "--simulate", "--port", "0", **{name: value})
     assert refused.returncode in (1, 2)
     assert words in refused.stderr
     assert "Traceback" not in refused.stderr

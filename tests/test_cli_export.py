@@ -1,6 +1,5 @@
 """`loam export`, on what a simulated server has trained."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ import orjson
 import pytest
 
 from tests.asking import JOBS, MODEL, TEN_STEPS, jsonl, ok
+from tests.command import loam
 from tests.eventually import until
 from tests.servers import Server
 
@@ -24,15 +24,8 @@ def name(simulated: Server) -> str:
         return until(lambda: str(ok(client.get(url))["fine_tuned_model"] or ""))
 
 
-def export(
-    server: Server, *arguments: str, folder: Path, without: str | None = None
-) -> subprocess.CompletedProcess[str]:
-    env = {**server.env}
-    if without:  # Python finds nothing by a name that stands for None
-        (folder.parent / "sitecustomize.py").write_text(f"import sys\nsys.modules[{without!r}] = None\n")
-        env["PYTHONPATH"] = os.pathsep.join([str(folder.parent), env.get("PYTHONPATH", "")])
-    argv = [sys.executable, "-m", "app", "export", *arguments, str(folder)]
-    return subprocess.run(argv, env=env, check=False, capture_output=True, text=True, timeout=120)
+def export(server: Server, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return loam(server.env, "export", *arguments, str(folder))
 
 
 def failed(done: subprocess.CompletedProcess[str], says: str) -> None:
@@ -51,14 +44,17 @@ def test_the_adapter_and_its_checkpoints_are_exported(simulated: Server, name: s
         assert (folder / "tokenizer.json").exists()
 
 
-def test_what_cannot_be_exported_is_told_in_a_sentence(simulated: Server, name: str, tmp_path: Path) -> None:
+def test_what_cannot_be_exported_is_told_in_a_sentence(
+    simulated: Server, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "model"
     failed(export(simulated, "ft:nothing", folder=folder), "does not exist")
     failed(export(simulated, MODEL, folder=folder), "does not exist")
     failed(export(simulated, f"{name}:ckpt-step-3", folder=folder), "does not exist")
     failed(export(simulated, name, folder=tmp_path), "exists already")
-    failed(export(simulated, name, "--merged", folder=folder, without="torch"), "Merging needs torch")
-    assert {path.name for path in tmp_path.iterdir()} <= {"sitecustomize.py", "__pycache__"}
+    monkeypatch.setitem(sys.modules, "torch", None)  # which Python does not find then
+    failed(export(simulated, name, "--merged", folder=folder), "Merging needs torch")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.training

@@ -95,7 +95,7 @@ def test_no_log_has_a_prompt_or_a_key(server: Server) -> None:
 
 
 def test_a_log_that_is_asked_for_prompts_has_them_and_still_no_key(tmp_path: Path) -> None:
-    with running_server(tmp_path, "--simulate", LOAM_LOG_PROMPTS="true") as server:
+    with running_server(tmp_path, "--simulate", command="serve", LOAM_LOG_PROMPTS="true") as server:
         org = server.new_org()
         with httpx.Client(base_url=server.url, headers=org.headers, timeout=60) as client:
             for n in range(2):  # the long way and the short one

@@ -16,7 +16,7 @@ class City(BaseModel):
     country: str
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def openai(simulated: Server) -> Iterator[OpenAI]:
     with OpenAI(base_url=f"{simulated.url}/v1", api_key=simulated.new_org().key) as client:
         yield client

@@ -16,7 +16,8 @@ MANY = {"logprobs": True, "top_logprobs": 20, "n": 64, "max_tokens": 1000}
 
 @pytest.fixture(scope="module")
 def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running_server(tmp_path_factory.mktemp("impatient"), "--simulate", LOAM_STREAM_SILENCE_SECONDS="1") as server:
+    folder, quick = tmp_path_factory.mktemp("impatient"), {"LOAM_STREAM_SILENCE_SECONDS": "1"}
+    with running_server(folder, "--simulate", command="serve", **quick) as server:
         yield server
 
 

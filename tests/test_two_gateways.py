@@ -41,7 +41,7 @@ def gateways(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[lis
 
 
 def gateway(folder: Path, url: str) -> AbstractContextManager[Server]:
-    return running_server(folder, "--simulate", LOAM_DATABASE_URL=url, **QUICK)
+    return running_server(folder, "--simulate", command="serve", LOAM_DATABASE_URL=url, **QUICK)
 
 
 @pytest.fixture

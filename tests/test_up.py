@@ -69,7 +69,10 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path, training_file: Path) ->
 
 def test_a_stream_that_does_not_end_is_cut_when_the_grace_is_over(tmp_path: Path) -> None:
     grace = {"LOAM_SHUTDOWN_GRACE_SECONDS": "1"}
-    with running_server(tmp_path, "--simulate", **grace) as server, streaming(server, "[simulate: hang]"):
+    with (
+        running_server(tmp_path, "--simulate", command="serve", **grace) as server,
+        streaming(server, "[simulate: hang]"),
+    ):
         began = time.monotonic()
         assert server.stop() == 0
         assert 1 < time.monotonic() - began < 10

@@ -13,10 +13,11 @@ import psutil
 
 from app.catalog.spec import GPU_PATTERN, Catalog, GpuChoice
 from app.devices import nvml
+from app.errors import Foreseen
 from app.settings import Settings
 
 
-class WrongDevices(Exception):
+class WrongDevices(Foreseen):
     """The settings declare a device that cannot be; the message names it and says what can."""
 
 

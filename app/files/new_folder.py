@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from app.errors import Foreseen
 from app.files.storage import sync_folder
 
 
-class AlreadyThere(Exception):
+class AlreadyThere(Foreseen):
     """The message names it."""
 
     def __init__(self, folder: Path) -> None:

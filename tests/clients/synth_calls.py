@@ -1,10 +1,14 @@
 """What a user of the `synth-ai` package does; runs in that package's own environment, and prints JSON.
 
-synth_calls.py NAME BASE_URL KEY FOLDER: FOLDER has rows.jsonl, and config.toml for the package's own job files.
+Each line of its input, NAME BASE_URL KEY FOLDER, is done in a process of its own, forked when the package, which takes
+seconds, has been imported. FOLDER has rows.jsonl, and config.toml for the package's own job files; it is where the
+process works, is at home, and leaves `out` and `err`. Its exit status is printed.
 """
 
 import asyncio
 import json
+import multiprocessing
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -178,8 +182,21 @@ CALLS: dict[str, Callable[[User], Any]] = {
     call.__name__: call for call in (train_and_chat, follow, cancel, jobs_client, look_around, job_file, command)
 }
 
-if __name__ == "__main__":
-    name, base_url, key, folder = sys.argv[1:]
+
+def do(name: str, base_url: str, key: str, folder: str) -> None:
+    os.chdir(folder)
+    os.environ["HOME"] = folder
+    for descriptor, path in ((1, "out"), (2, "err")):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
     given = CALLS[name](User(base_url, key, Path(folder)))
     result = asyncio.run(given) if asyncio.iscoroutine(given) else given
     sys.stdout.write("\n" + json.dumps(result) + "\n")
+
+
+if __name__ == "__main__":
+    for line in sys.stdin:
+        child = multiprocessing.get_context("fork").Process(target=do, args=line.split())
+        child.start()
+        child.join()
+        sys.stdout.write(f"{child.exitcode}\n")
+        sys.stdout.flush()

@@ -15,7 +15,7 @@ from tests.clients.synth_env import synth_python
 from tests.rows import chat_rows
 from tests.servers import Server, running_server
 
-Calls = Callable[[str], subprocess.CompletedProcess[str]]
+Calls = Callable[[str], str]
 
 SCRIPT = Path(__file__).with_name("synth_calls.py")
 QUICK = {
@@ -72,28 +72,31 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def python() -> Path:
-    return synth_python()
+def script(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
+    argv, home = [str(synth_python()), "-W", "ignore", str(SCRIPT)], tmp_path_factory.mktemp("home")
+    env, pipe = {"PATH": os.environ["PATH"], "HOME": str(home)}, subprocess.PIPE
+    with subprocess.Popen(argv, env=env, cwd=home, stdin=pipe, stdout=pipe, text=True, bufsize=1) as script:
+        yield script
 
 
 @pytest.fixture
-def calls(server: Server, python: Path, tmp_path: Path) -> Calls:
-    """Do one of the things of the script, as a new organisation."""
+def calls(server: Server, script: subprocess.Popen[str], tmp_path: Path) -> Calls:
+    """Do one of the things of the script, as a new organisation; what it wrote."""
     (tmp_path / "rows.jsonl").write_bytes(jsonl())
     (tmp_path / "config.toml").write_text(CONFIG.format(rows=tmp_path / "rows.jsonl"))
 
-    def call(name: str) -> subprocess.CompletedProcess[str]:
-        argv = [str(python), "-W", "ignore", str(SCRIPT), name, server.url, server.new_org().key, str(tmp_path)]
-        env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
-        done = subprocess.run(argv, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
-        return done
+    def call(name: str) -> str:
+        assert script.stdin
+        assert script.stdout
+        script.stdin.write(f"{name} {server.url} {server.new_org().key} {tmp_path}\n")
+        assert script.stdout.readline() == "0\n", (tmp_path / "err").read_text()[-3000:]
+        return (tmp_path / "out").read_text()
 
     return call
 
 
-def result(done: subprocess.CompletedProcess[str]) -> Any:
-    return json.loads(done.stdout.splitlines()[-1])
+def result(written: str) -> Any:
+    return json.loads(written.splitlines()[-1])
 
 
 def types(events: list[Any]) -> list[str]:
@@ -175,6 +178,6 @@ def test_a_job_of_the_packages_own_job_file_succeeds(calls: Calls) -> None:
 
 
 def test_the_train_command_streams_to_the_end(calls: Calls) -> None:
-    out = calls("command").stdout
+    out = calls("command")
     for line in ("✓ Training file ready", "✓ Job started", "train.loss", "val.loss", "Final status: succeeded"):
         assert line in out, out

@@ -19,7 +19,7 @@ MODEL = "Qwen/Qwen3-14B"
 def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Its engines cannot start."""
     fault = {"LOAM_SIMULATE_FAULTS": '["start_fails"]'}
-    with running_server(tmp_path_factory.mktemp("broken"), "--simulate", **fault) as server:
+    with running_server(tmp_path_factory.mktemp("broken"), "--simulate", command="serve", **fault) as server:
         yield server
 
 
@@ -75,7 +75,7 @@ async def test_a_start_tells_how_far_it_is_and_the_next_one_how_long_it_will_tak
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     slow = {"LOAM_SIMULATE_START_SECONDS": "1"}
-    with running_server(tmp_path_factory.mktemp("slow"), "--simulate", **slow) as server:
+    with running_server(tmp_path_factory.mktemp("slow"), "--simulate", command="serve", **slow) as server:
         async with AsyncClient(base_url=server.url, headers=server.new_org().headers, timeout=30) as client:
 
             async def status() -> dict[str, Any]:

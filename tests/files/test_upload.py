@@ -27,7 +27,7 @@ FORM = {"content-type": "multipart/form-data; boundary=b"}
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """It takes little."""
     limits = {"LOAM_MAX_FILE_BYTES": str(MAX_BYTES), "LOAM_MAX_BODY_BYTES": "10000"}
-    with running_server(tmp_path_factory.mktemp("small"), "--simulate", **limits) as server:
+    with running_server(tmp_path_factory.mktemp("small"), "--simulate", command="serve", **limits) as server:
         yield server
 
 

@@ -214,7 +214,7 @@ async def test_without_funds_nothing_is_answered(simulated: Server) -> None:
 async def test_an_engine_that_dies_in_the_middle_ends_the_stream_with_an_error(
     simulated: Server, client: AsyncClient
 ) -> None:
-    model = "Qwen/Qwen3-1.7B"  # an engine of its own: others' answers come from theirs
+    model = "Qwen/Qwen3-1.7B"  # no other test crashes it: who crashes again is not started at once
     response = await client.post(CHAT, json=chat_body("[simulate: crash]", model=model, stream=True))
     *_, last = data_lines(response.text)
     assert orjson.loads(last)["error"]["code"] == "engine_error"

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Its engines take most of a second to start."""
     times = {"LOAM_SIMULATE_START_SECONDS": "0.7", "LOAM_KEEP_ALIVE_SECONDS": "0.1"}
-    with running_server(tmp_path_factory.mktemp("slow"), "--simulate", **times) as server:
+    with running_server(tmp_path_factory.mktemp("slow"), "--simulate", command="serve", **times) as server:
         yield server
 
 

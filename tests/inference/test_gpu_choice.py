@@ -39,7 +39,8 @@ BODIES: dict[str, dict[str, Any]] = {
 
 
 def server_of(folder: pytest.TempPathFactory, **environment: str) -> Iterator[Server]:
-    with running_server(folder.mktemp("gpus"), "--simulate", LOAM_DEVICES=DEVICES, **environment) as server:
+    environment |= {"LOAM_DEVICES": DEVICES, "LOAM_SETTLE_SECONDS": "1"}
+    with running_server(folder.mktemp("gpus"), "--simulate", command="serve", **environment) as server:
         yield server
 
 
@@ -52,7 +53,7 @@ def exact(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def lenient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Serves on another GPU where the wanted one is not here."""
-    yield from server_of(tmp_path_factory)
+    yield from server_of(tmp_path_factory, LOAM_GPU_FALLBACK="true")
 
 
 @pytest.fixture

@@ -91,6 +91,7 @@ async def test_what_is_just_within_all_limits_is_answered_on_both_routes(client:
     assert len(completion["choices"]) == 128
     response = {**UP_TO, **flat, **roomy, "tool_choice": "none", "max_output_tokens": 10**12, "n": 20, "best_of": 20}
     assert len(ok(await client.post(RESPONSES, json=response_body(**response)))["output"]) == 20
+    quick = "Hello there [simulate: pace=100000]"  # the answer to the wide schema has thousands of tokens
     for fields in (answer_schema(deep(10)), answer_schema(wide(1000))):
-        ok(await client.post(CHAT, json=chat_body(**fields[0])))
-        ok(await client.post(RESPONSES, json=response_body(**fields[1])))
+        ok(await client.post(CHAT, json=chat_body(quick, **fields[0])))
+        ok(await client.post(RESPONSES, json=response_body(input=quick, **fields[1])))

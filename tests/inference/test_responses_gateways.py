@@ -37,7 +37,8 @@ def url(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def other(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A gateway that lives on."""
-    with running_server(tmp_path_factory.mktemp("other"), "--simulate", LOAM_DATABASE_URL=url, **QUICK) as server:
+    folder = tmp_path_factory.mktemp("other")
+    with running_server(folder, "--simulate", command="serve", LOAM_DATABASE_URL=url, **QUICK) as server:
         yield server
 
 
@@ -45,7 +46,7 @@ class Gateway:
     """One on the same store, that tests kill and start again."""
 
     def __init__(self, folder: Path, url: str) -> None:
-        self._start = partial(start_server, folder, "--simulate", LOAM_DATABASE_URL=url, **QUICK)
+        self._start = partial(start_server, folder, "--simulate", command="serve", LOAM_DATABASE_URL=url, **QUICK)
         self.server = self._start()
 
     @property

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import orjson
 import pytest
 from httpx import AsyncClient
@@ -13,7 +14,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from app.inference.responses_socket import MAX_WAITING
-from tests.asking import MODEL, data_lines, ledger_of, ok, spend_everything
+from tests.asking import CHAT, MODEL, chat_body, data_lines, ledger_of, ok, spend_everything
 from tests.eventually import eventually
 from tests.inference.sockets import connected, create, receive, rest_of_turn, turn
 from tests.real.engines import count_generated, count_running
@@ -256,9 +257,10 @@ async def test_who_leaves_ends_the_generation_within_a_second_and_pays_for_what_
 
 @pytest.fixture(scope="module")
 def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Its connections last a second, and its messages are small."""
+    """Its connections last a second, and its messages are small. Its engine is there."""
     limits = {"LOAM_WEBSOCKET_SECONDS": "1", "LOAM_MAX_BODY_BYTES": "5000"}
-    with running_server(tmp_path_factory.mktemp("hasty"), "--simulate", **limits) as server:
+    with running_server(tmp_path_factory.mktemp("hasty"), "--simulate", command="serve", **limits) as server:
+        ok(httpx.post(server.url + CHAT, json=chat_body(), headers=server.new_org().headers, timeout=30))
         yield server
 
 
@@ -291,7 +293,7 @@ async def test_a_conversation_longer_than_that_is_not_remembered(hasty: Server) 
 
 
 async def test_a_server_that_shuts_down_ends_the_turn_that_runs_and_then_the_connection(tmp_path: Path) -> None:
-    with running_server(tmp_path, "--simulate") as server:
+    with running_server(tmp_path, "--simulate", command="serve") as server:
         org = server.new_org()
         async with connected(server.url, org.headers) as idle, connected(server.url, org.headers) as busy:
             await create(busy, "[simulate: pace=20] [simulate: tokens=30]")
