@@ -45,7 +45,8 @@ def gpu_micros(gpu_seconds: float, gpu: GpuType) -> int:
 
 def cents(micros: int) -> int:
     """Half a cent rounds away from zero."""
-    return _round(Decimal(micros) / MICROS_PER_CENT)
+    whole = (abs(micros) + MICROS_PER_CENT // 2) // MICROS_PER_CENT
+    return whole if micros >= 0 else -whole
 
 
 def _round(amount: Decimal) -> int:

@@ -42,22 +42,22 @@ class Asked:
     only: dict[Group, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: that takes four times as long, and an answer may have thousands
 class Figures:
     n_entries: int = 0
-    cost_micros: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
     reasoning_tokens: int = 0
     trained_tokens: int = 0
     gpu_seconds: float = 0.0
+    cost_micros: int = 0
 
     def __add__(self, other: "Figures") -> "Figures":
         return Figures(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
 
 
-@dataclass(frozen=True)
+@dataclass
 class UsageRow:
     """Of one bucket, by its beginning; an empty word where an entry had none."""
 
