@@ -12,7 +12,8 @@ from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.eventually import until
-from tests.workers.recipes import finish, status, two_ranks
+from tests.workers.forks import status
+from tests.workers.recipes import finish, two_ranks
 from tests.workers.test_ranks import run_of_nine
 from tests.workers.test_sft import metrics
 

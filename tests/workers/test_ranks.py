@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from tests.eventually import until
-from tests.workers.recipes import finish, status, two_ranks
+from tests.workers.forks import status
+from tests.workers.recipes import finish, two_ranks
 from tests.workers.test_sft import make_run, metrics
 
 pytestmark = pytest.mark.training

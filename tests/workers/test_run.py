@@ -138,7 +138,7 @@ async def test_a_recipe_that_does_not_stop_in_time_costs_no_attempt(
     tmp_path: Path, store: Store, store_url: str
 ) -> None:
     faults = {"simulate_training_faults": ["ignore_sigterm"], "shutdown_grace_seconds": 0.2}
-    settings = settings_for(tmp_path, store_url, simulate_training_seconds=60.0, **faults)
+    settings = settings_for(tmp_path, store_url, simulate_training_seconds=8.0, **faults)
     job_id = await new_job(store, settings)
     stop = asyncio.Event()
     working = asyncio.create_task(work(store, settings, stop))
@@ -170,7 +170,7 @@ async def test_a_row_that_nothing_can_be_learned_from_fails_the_job_at_once_with
 async def test_a_job_that_is_stopped_by_its_owner_is_let_go(
     tmp_path: Path, store: Store, store_url: str, end: str
 ) -> None:
-    settings = settings_for(tmp_path, store_url, simulate_training_seconds=30.0, checkpoint_every_steps=1000)
+    settings = settings_for(tmp_path, store_url, simulate_training_seconds=8.0, checkpoint_every_steps=1000)
     job_id = await new_job(store, settings)
     working = asyncio.create_task(work(store, settings))
     await eventually(lambda: reached(store, job_id, 1))

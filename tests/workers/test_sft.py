@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 from app.settings import ROOT
 from tests.eventually import until
-from tests.workers.recipes import finish, start, status
+from tests.workers.forks import status
+from tests.workers.recipes import finish, start
 from workers.sft import main
 
 pytestmark = pytest.mark.training

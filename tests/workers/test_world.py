@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.workers.recipes import FORKS
+from tests.workers.forks import FORKS
 from workers.sft_errors import TrainingError
 from workers.world import World
 
