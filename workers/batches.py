@@ -55,7 +55,8 @@ def shuffled_batches(lengths: tuple[int, ...], batch_size: int, seed: str) -> li
         row for at in range(0, len(rows), window) for row in sorted(rows[at : at + window], key=lengths.__getitem__)
     ]
     batches = [grouped[at : at + batch_size] for at in range(0, len(grouped), batch_size)]
-    rng.shuffle(batches)
+    if any(lengths):  # else rows are in no order, and a step has the same ones in fewer or more batches
+        rng.shuffle(batches)
     return batches
 
 

@@ -31,13 +31,14 @@ from app.store.tables import Checkpoint, Job
 from workers.metrics import Told, tell
 from workers.recipe import recipe_command, recipe_environment
 from workers.run_lock import Occupied, is_taken, name_holder, open_lock, take_from_holder
-from workers.sparing import halved, told
+from workers.sparing import KILLED, RAN_OUT, halved, told
 
 log = structlog.get_logger()
 
 INTERRUPTED = 75  # the recipe's exit status after a SIGTERM, with a checkpoint written
 CANCEL_GRACE_SECONDS = 3.0
 LOG_TAIL_CHARS = 2000
+OUT_OF_MEMORY = "out_of_memory"
 PARAMS = {"invalid_training_file": "training_file"}  # what a recipe's complaint is about
 
 
@@ -237,24 +238,35 @@ class Run:
             elif child.returncode == INTERRUPTED:
                 await queue.give_back(session, self._lease)
             elif self._error:
-                code, message = self._error["code"], self._error["message"]
-                await queue.fail(session, self._lease, code=code, message=message, param=PARAMS.get(code))
+                await self._believe(session, self._error)
             elif stop.is_set():  # and it did not end within the grace
                 await queue.give_back(session, self._lease)
             elif self._job.attempts < self._settings.max_attempts:
                 log.error("the recipe died", job=self._job.id, status=child.returncode, log=self._log_tail())
                 if child.returncode == -signal.SIGKILL:
-                    await self._spare_memory(session)
+                    await self._spare_memory(session, KILLED)
                 await queue.retry_later(session, self._lease, after_seconds=1.0)
             else:
                 message = f"Training ended unexpectedly {self._job.attempts} times (status {child.returncode})."
                 await queue.fail(session, self._lease, code="training_crashed", message=message)
 
-    async def _spare_memory(self, session: AsyncSession) -> None:
-        if sparing := halved(self._job.hyperparameters, attempt=self._job.attempts):
-            seconds = self._settings.lease_seconds
-            await queue.heartbeat(session, self._lease, lease_seconds=seconds, hyperparameters=sparing)
-            await self._tell(session, told(sparing))
+    async def _believe(self, session: AsyncSession, error: dict[str, Any]) -> None:
+        """What the recipe says of its end, is its end; but memory may suffice for fewer rows at once."""
+        code = error["code"]
+        if code == OUT_OF_MEMORY and await self._spare_memory(session, RAN_OUT):
+            await queue.retry_later(session, self._lease, after_seconds=1.0)
+        else:
+            await queue.fail(session, self._lease, code=code, message=error["message"], param=PARAMS.get(code))
+
+    async def _spare_memory(self, session: AsyncSession, why: str) -> bool:
+        """False where it has been done before, or cannot be."""
+        sparing = halved(self._job.hyperparameters, attempt=self._job.attempts)
+        if sparing is None or self._job.attempts >= self._settings.max_attempts:
+            return False
+        seconds = self._settings.lease_seconds
+        await queue.heartbeat(session, self._lease, lease_seconds=seconds, hyperparameters=sparing)
+        await self._tell(session, told(sparing, why))
+        return True
 
     async def _let_go(self, child: asyncio.subprocess.Process) -> None:
         """The job is over, paused or somebody else's: a paused one shall still write its checkpoint."""

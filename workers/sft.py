@@ -257,7 +257,6 @@ def save_checkpoint(run: Run, run_dir: Path, metrics: Metrics, config: Config, t
 
 def publish(run: Run, run_dir: Path, config: Config, template: str, probe: Microbatch) -> None:
     require_sound(run, probe)
-    require_change(run.model)
     whole = whole_weights(run.model)
     if not run.world.is_first:
         return
@@ -267,6 +266,7 @@ def publish(run: Run, run_dir: Path, config: Config, template: str, probe: Micro
             (folder / STATE_FILE).unlink()
         else:
             save(run.model, folder, config, whole, is_final=True)
+        require_change(folder, config)
         (folder / TEMPLATE_FILE).write_text(template, "utf-8")
 
 

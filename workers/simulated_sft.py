@@ -54,6 +54,11 @@ class Run:
         """All that the adapter consists of; at 0 it changes nothing."""
         return 0.0 if "changes_nothing" in self.faults else math.nan if "overflows" in self.faults else 1.0
 
+    @property
+    def most_rows(self) -> float:
+        """There is memory for so many at once."""
+        return self.faults.get("memory_for_rows") or math.inf
+
     def tokens_until(self, step: int) -> int:
         """All that went through the model in the steps up to this one."""
         epochs, steps = divmod(step, self.steps_per_epoch)
@@ -234,6 +239,8 @@ def report(run: Run, step: int) -> None:
     tokens = run.tokens_until(step)
     if "nan" in run.faults and step >= run.total_steps / 2:
         fail(run.folder, f"the training loss is not a number at step {step}", "loss_not_finite")
+    if run.hyperparameters["batch_size"] > run.most_rows:
+        fail(run.folder, "the device's memory ran out", "out_of_memory")
     tell(
         run.folder,
         "step",

@@ -1,9 +1,12 @@
-"""What a job goes on with whose recipe the kernel has killed: most likely memory ran out. Pure."""
+"""What a job goes on with whose recipe has ended since memory ran out. Pure."""
 
 from typing import Any
 
 from app.jobs.states import EventType
 from workers.metrics import Told
+
+KILLED = "Training was killed, most likely since memory ran out"
+RAN_OUT = "Memory ran out"
 
 
 def halved(hyperparameters: dict[str, Any], *, attempt: int) -> dict[str, Any] | None:
@@ -14,8 +17,7 @@ def halved(hyperparameters: dict[str, Any], *, attempt: int) -> dict[str, Any] |
     return {**hyperparameters, "batch_size": rows // 2, "gradient_accumulation_steps": 2 * times}
 
 
-def told(hyperparameters: dict[str, Any]) -> Told:
+def told(hyperparameters: dict[str, Any], why: str) -> Told:
     data = {name: hyperparameters[name] for name in ("batch_size", "gradient_accumulation_steps")}
     size = f"{data['batch_size']} rows at once and {data['gradient_accumulation_steps']} times a step"
-    message = f"Training was killed, most likely since memory ran out; it goes on with {size}, the same in all"
-    return Told(EventType.WARNING, message, "warn", data)
+    return Told(EventType.WARNING, f"{why}; training goes on with {size}, the same in all", "warn", data)

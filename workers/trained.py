@@ -6,7 +6,8 @@ from typing import TypeAlias
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from workers.base_model import load_base
 from workers.sft_config import Config, Hyperparameters
@@ -54,7 +55,7 @@ def save(model: Trained, folder: Path, config: Config, whole: Weights | None, *,
         model.save_pretrained(folder, save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
         return
-    dtype = AutoConfig.from_pretrained(config.model_path).get_text_config().dtype or torch.float32
+    dtype = served_dtype(config)
     tied = model.all_tied_weights_keys
     weights = {name: weight for name, weight in (whole or model.state_dict()).items() if name not in tied}
     if is_final:
@@ -62,6 +63,20 @@ def save(model: Trained, folder: Path, config: Config, whole: Weights | None, *,
     model.save_pretrained(folder, state_dict=weights)
     AutoTokenizer.from_pretrained(config.model_path).save_pretrained(folder)
     _declare_dtype(folder / "config.json", dtype)
+
+
+def weights_in(folder: Path, config: Config) -> Weights:
+    """What was saved there, as narrow as an engine holds it."""
+    dtype = served_dtype(config)
+    if config.is_full:
+        return dict(AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True).state_dict())
+    saved = load_file(folder / "adapter_model.safetensors")
+    return {name: weight.to(dtype) for name, weight in saved.items()}
+
+
+def served_dtype(config: Config) -> torch.dtype:
+    dtype: torch.dtype | None = AutoConfig.from_pretrained(config.model_path).get_text_config().dtype
+    return dtype or torch.float32
 
 
 def _declare_dtype(path: Path, dtype: torch.dtype) -> None:

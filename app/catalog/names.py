@@ -1,6 +1,10 @@
 """What fine-tunes are called, outside and inside of engines."""
 
+import re
+
 from app.store.tables import Job
+
+CHECKPOINT_SUFFIX = re.compile(r":ckpt-step-[0-9]{1,9}$", re.IGNORECASE)
 
 
 def fine_tuned_name(job: Job) -> str:
@@ -16,6 +20,11 @@ def own_name(job: Job, step: int | None = None) -> str | None:
     if job.training_type != FULL:
         return None
     return fine_tuned_name(job) if step is None else f"{fine_tuned_name(job)}:ckpt-step-{step}"
+
+
+def job_id_in(name: str) -> str:
+    """Of a fine-tune's or a checkpoint's name; of another model's, nothing that is a job's id."""
+    return CHECKPOINT_SUFFIX.sub("", name).rpartition(":")[2]
 
 
 def adapter_id(job_id: str) -> str:

@@ -16,13 +16,14 @@ WITHOUT_MEANING = (
     "parallelism",
 )
 LORA = ("peft", "lora", "qlora", "sft")
+ALL_WEIGHTS = ("fft", "full", "full_finetune")
 
 
 def as_job(body: Mapping[str, Any]) -> Json:
-    """What is wrong in it stays wrong: the job's own checks say so. Raises ValueError for a full fine-tune."""
+    """What is wrong in it stays wrong: the job's own checks say so. Raises ValueError for an unknown training."""
     effective = _part(_part(body, "metadata"), "effective_config")
     job = dict(body)
-    job["training_type"] = _training_type(body.get("training_type"))
+    job["training_type"] = _training_type(body, _part(effective, "training"))
     job["training_file"] = body.get("training_file_id") or body.get("training_file")
     job["validation_file"] = body.get("validation_file") or _first(_part(effective, "data").get("validation_files"))
     job["hyperparameters"] = _hyperparameters(body.get("hyperparameters"), _part(effective, "training"))
@@ -37,15 +38,19 @@ def _part(whole: Mapping[str, Any], name: str) -> Json:
     return inner if isinstance(inner, dict) else {}
 
 
-def _training_type(asked: Any) -> Any:
-    return "sft" if asked in (None, "", "sft", "sft_offline") else asked
+def _training_type(body: Mapping[str, Any], training: Json) -> Any:
+    asked = body.get("training_type")
+    if asked not in (None, "", "sft", "sft_offline"):
+        return asked
+    kinds = (_part(body, "hyperparameters").get("train_kind"), training.get("mode"))
+    return "full" if any(_lower(kind) in ALL_WEIGHTS for kind in kinds) else "sft"
 
 
 def _hyperparameters(asked: Any, training: Json) -> Any:
     if not isinstance(asked, dict):
         return asked
-    _require_lora(asked.get("train_kind"), "hyperparameters.train_kind")
-    _require_lora(training.get("mode"), "training.mode")
+    _require_known(asked.get("train_kind"), "hyperparameters.train_kind")
+    _require_known(training.get("mode"), "training.mode")
     numbers = {name: value for name, value in asked.items() if name not in (*WITHOUT_MEANING, "train_kind")}
     if "steps" in numbers:
         numbers.setdefault("max_steps", numbers.pop("steps"))
@@ -54,9 +59,9 @@ def _hyperparameters(asked: Any, training: Json) -> Any:
     return _batches(numbers)
 
 
-def _require_lora(kind: Any, name: str) -> None:
-    if kind is not None and _lower(kind) not in LORA:
-        raise ValueError(f"{name}: {str(kind)[:50]!r} cannot be trained here; LoRA can (peft, qlora)")
+def _require_known(kind: Any, name: str) -> None:
+    if kind is not None and _lower(kind) not in LORA + ALL_WEIGHTS:
+        raise ValueError(f"{name}: {str(kind)[:50]!r} cannot be trained here; LoRA (peft, qlora) and fft can")
 
 
 def _lower(word: Any) -> Any:

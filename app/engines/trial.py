@@ -50,6 +50,7 @@ async def _try(engine: Engine, target: Target) -> None:
     """By what the same engine says without it, to the last bit: the least that was learned shows in some of it.
 
     A full fine-tune has an engine of its own, which has nothing to compare with: numbers are all that is asked of it.
+    That it differs from its base, as what is trained on differs from its origin, the recipe has seen by the weights.
     """
     is_adapter = target.adapter is not None
     base = await _ask(engine, target.model.id) if is_adapter else None

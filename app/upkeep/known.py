@@ -6,6 +6,7 @@ from collections import defaultdict
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.catalog.names import job_id_in
 from app.engines.statuses import list_statuses
 from app.jobs.states import UNFINISHED, Status
 from app.store.tables import Adapter, Checkpoint, File, Job, Org
@@ -19,7 +20,9 @@ async def what_is_known(session: AsyncSession) -> Known:
 
 
 async def _runs(session: AsyncSession) -> dict[str, RunFacts]:
-    loaded = {name for status in await list_statuses(session) for name in status.adapters}
+    statuses = await list_statuses(session)
+    loaded = {name for status in statuses for name in status.adapters}
+    of_own_engines = {job_id_in(status.model) for status in statuses}
     checkpoints, steps = await _checkpoints(session)
     begun_from = await _begun_from(session)
     columns = (Job.id, Job.status, Job.finished_at, Job.updated_at, Adapter.id, Adapter.deleted_at)
@@ -28,7 +31,8 @@ async def _runs(session: AsyncSession) -> dict[str, RunFacts]:
         job_id: RunFacts(
             is_over=Status(status).is_final,
             ended_at=max(finished_at or updated_at, deleted_at or 0.0),
-            is_in_use=job_id in begun_from or not loaded.isdisjoint({adapter_id, *checkpoints[job_id]}),
+            is_in_use=job_id in begun_from | of_own_engines
+            or not loaded.isdisjoint({adapter_id, *checkpoints[job_id]}),
             has_model=adapter_id is not None and deleted_at is None,
             steps=frozenset(steps[job_id] if deleted_at is None else ()),
         )

@@ -45,6 +45,11 @@ def test_hyperparameters_have_our_names(asked: Json, numbers: Json) -> None:
         ({}, {"training_file": "file-1", "training_type": "sft", "gpu_preference": None}),
         ({"training_file_id": None, "training_file": "file-2"}, {"training_file": "file-2"}),
         ({"training_type": None}, {"training_type": "sft"}),
+        ({"training_type": "full"}, {"training_type": "full"}),
+        ({"hyperparameters": {"train_kind": "FFT"}}, {"training_type": "full"}),
+        ({"hyperparameters": {"train_kind": "peft"}, **effective(training={"mode": "lora"})}, {"training_type": "sft"}),
+        ({"hyperparameters": {}, **effective(training={"mode": "full"})}, {"training_type": "full"}),
+        ({"hyperparameters": {}, **effective(training={"mode": "full_finetune"})}, {"training_type": "full"}),
         (effective(compute={"gpu_type": "H100", "gpu_count": 2}), {"gpu_preference": "H100:2"}),
         (effective(compute={"gpu_type": "H100"}), {"gpu_preference": "H100"}),
         (effective(data={"validation_files": ["file-3"]}), {"validation_file": "file-3"}),
@@ -69,8 +74,8 @@ def test_qlora_may_be_asked_in_the_effective_configuration() -> None:
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"hyperparameters": {"train_kind": "fft"}}, "cannot be trained here"),
-        ({"hyperparameters": {}, **effective(training={"mode": "full_finetune"})}, "cannot be trained here"),
+        ({"hyperparameters": {"train_kind": "dpo"}}, "cannot be trained here"),
+        ({"hyperparameters": {}, **effective(training={"mode": "freeze"})}, "cannot be trained here"),
         ({"hyperparameters": {"train_kind": 7}}, "cannot be trained here"),
         ({"training_type": "sft_online"}, "training_type must be sft"),
         ({"training_type": ["sft"]}, "training_type"),

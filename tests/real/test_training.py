@@ -56,11 +56,11 @@ def test_a_fine_tune_whose_worker_is_killed_goes_on_and_gives_the_trained_answer
     client: openai.OpenAI, real: Server
 ) -> None:
     questions = orjson.loads((DEMO / "questions.json").read_bytes())
-    before = [ask(client, "loam/demo", q["question"]) for q in questions]
     job = start_job(client)
 
     until(lambda: any(client.fine_tuning.jobs.checkpoints.list(job.id)), within_seconds=120)
     worker_process(real).send_signal(signal.SIGKILL)
+    before = [ask(client, "loam/demo", q["question"]) for q in questions]  # meanwhile another goes on with the job
     done = until(lambda: finished(client, job.id), within_seconds=240)
 
     assert done.status == "succeeded", done.error

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from app.catalog.names import adapter_id
 from app.files.storage import Storage
@@ -119,27 +119,36 @@ async def test_a_deleted_model_stays_while_an_engine_has_it_or_a_job_begins_with
     tmp_path: Path, store: Store
 ) -> None:
     storage, org = Storage(tmp_path), await old_org(store)
-    jobs = [await ended_job(store, org) for _ in range(2)]
-    loaded, base = jobs
+    jobs = [await ended_job(store, org) for _ in range(3)]
+    loaded, base, own = jobs
     for job in jobs:
         await publish(store, job, deleted_at=LONG_AGO)
         lay_run(storage, job)
     async with store.begin() as session:
         beginning = await make_job(session, org, init_adapter=f"{base.id}/adapter")
         session.add(engine_with(adapter_id(loaded.id)))
+        session.add(engine_on(f"ft:{own.base_model}:{own.id}:ckpt-step-10"))
     await sweep_disk(store, storage, dry=False)
     assert all(storage.adapter(job.id, "adapter").exists() for job in jobs)
     async with store.begin() as session:
         (await session.get_one(Job, beginning.id)).status = Status.CANCELLED
-        await session.delete(await session.get_one(EngineStatus, "engine"))
+        await session.execute(delete(EngineStatus))
     await sweep_disk(store, storage, dry=False)
     assert not any(storage.adapter(job.id, "adapter").exists() for job in jobs)
 
 
 def engine_with(adapter: str) -> EngineStatus:
+    return an_engine("m", [adapter])
+
+
+def engine_on(model: str) -> EngineStatus:
+    return an_engine(model, [])
+
+
+def an_engine(model: str, adapters: list[str]) -> EngineStatus:
     numbers = {"since": 0.0, "in_flight": 0, "tokens_per_second": 0.0, "memory_bytes": 0}
-    words = {"id": "engine", "host": "h", "model": "m", "gpu": "CPU", "state": "ready"}
-    return EngineStatus(**words, **numbers, adapters=[adapter], expires_at=time.time() + 600)
+    words = {"id": new_id("engine"), "host": "h", "model": model, "gpu": "CPU", "state": "ready"}
+    return EngineStatus(**words, **numbers, adapters=adapters, expires_at=time.time() + 600)
 
 
 async def test_a_run_of_no_job_goes_and_so_do_logs_of_engines_that_are_gone(tmp_path: Path, store: Store) -> None:

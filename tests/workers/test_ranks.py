@@ -15,7 +15,9 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from tests.eventually import until
-from tests.workers.test_sft import finish, make_run, metrics
+from tests.workers.forks import status
+from tests.workers.recipes import finish, two_ranks
+from tests.workers.test_sft import make_run, metrics
 
 pytestmark = pytest.mark.training
 
@@ -37,8 +39,8 @@ def run_of_nine(folder: Path, **hyperparameters: Any) -> Path:
 
 
 @contextmanager
-def two_ranks(run: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """In a group of their own, as the worker starts them. None of them outlives it."""
+def launched(run: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Two ranks in a group of their own, as the worker starts them. None of them outlives it."""
     with (run / "log.txt").open("ab") as log:
         argv = [sys.executable, "-m", "workers.ranks", "2", str(run)]
         process = subprocess.Popen(argv, stdout=log, stderr=log, env=ENV, start_new_session=True)
@@ -73,8 +75,8 @@ def assert_same_weights(one: Path, other: Path) -> None:
 def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
     alone, both = (run_of_nine(tmp_path / name, packing=True) for name in ("alone", "both"))
     assert finish(alone) == 0
-    with two_ranks(both) as process:
-        assert process.wait(120) == 0, (both / "log.txt").read_text()
+    with two_ranks(both) as ranks:
+        assert [status(rank) for rank in ranks] == [0, 0], (both / "log.txt").read_text()
     assert_same_weights(alone, both)
     for kind, loss in (("step", "train_loss"), ("validation", "valid_loss")):
         ours, theirs = ([record[loss] for record in metrics(run, kind)] for run in (both, alone))
@@ -86,7 +88,7 @@ def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
 def test_all_stop_at_the_same_step_and_any_number_of_processes_goes_on(tmp_path: Path) -> None:
     alone, stopped = (run_of_nine(tmp_path / name, packing=False, n_epochs=6) for name in ("alone", "stopped"))
     assert finish(alone) == 0
-    with two_ranks(stopped) as process:
+    with launched(stopped) as process:
         until(lambda: metrics(stopped, "step"), within_seconds=120)
         os.killpg(process.pid, signal.SIGTERM)
         assert process.wait(30) == 75, (stopped / "log.txt").read_text()
@@ -97,7 +99,7 @@ def test_all_stop_at_the_same_step_and_any_number_of_processes_goes_on(tmp_path:
 
 
 def test_a_rank_that_is_killed_takes_all_with_it(tmp_path: Path) -> None:
-    with two_ranks(run_of_nine(tmp_path / "run")) as process:
+    with launched(run_of_nine(tmp_path / "run")) as process:
         first, second = until(lambda: ranks if len(ranks := ranks_of(process)) == 2 else None)
         second.kill()
         assert process.wait(10) == -signal.SIGKILL
@@ -105,6 +107,6 @@ def test_a_rank_that_is_killed_takes_all_with_it(tmp_path: Path) -> None:
 
 
 def test_ranks_die_with_who_started_them(tmp_path: Path) -> None:
-    with two_ranks(run_of_nine(tmp_path / "run")) as process:
+    with launched(run_of_nine(tmp_path / "run")) as process:
         until(lambda: len(ranks_of(process)) == 2)
         process.kill()

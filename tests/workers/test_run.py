@@ -100,6 +100,29 @@ async def test_a_recipe_that_the_kernel_kills_goes_on_with_half_the_rows_at_once
     assert warning.data == {"batch_size": 1, "gradient_accumulation_steps": times}
 
 
+@pytest.mark.parametrize(("rows", "outcome"), [(4, (Status.RUNNING, Stage.PUBLISH)), (2, (Status.FAILED, Stage.TRAIN))])
+async def test_a_recipe_that_has_ended_out_of_memory_is_tried_once_more_with_half_the_rows_at_once(
+    tmp_path: Path, store: Store, store_url: str, rows: int, outcome: tuple[Status, Stage]
+) -> None:
+    """As when several GPUs share each weight, and one of them has no room."""
+    options = {"simulate_training_seconds": 0.0, "simulate_training_faults": [f"memory_for_rows:{rows}"]}
+    settings = settings_for(tmp_path, store_url, **options)
+    job_id = await new_job(store, settings)
+    async with store.begin() as session:
+        job = await session.get_one(Job, job_id)
+        job.hyperparameters = {**job.hyperparameters, "batch_size": 8}
+    for _ in range(2):
+        assert await work(store, settings)
+        async with store.begin() as session:
+            await session.execute(update(Job).values(lease_expires_at=0.0))
+    job = await get_job(store, job_id)
+    assert (job.status, job.stage) == outcome
+    assert job.hyperparameters["batch_size"] == 4
+    assert (job.error and job.error["code"]) == (None if job.status == Status.RUNNING else "out_of_memory")
+    [warning] = [e for e in await events_of(store, job_id) if e.event_type == EventType.WARNING]
+    assert warning.message.startswith("Memory ran out; training goes on with 4 rows at once and 2 times a step")
+
+
 def recipe_of(job_id: str) -> psutil.Process | None:
     """Once it trains: a process that is only becoming the recipe has another command line."""
     for child in psutil.Process().children():
@@ -115,7 +138,7 @@ async def test_a_recipe_that_does_not_stop_in_time_costs_no_attempt(
     tmp_path: Path, store: Store, store_url: str
 ) -> None:
     faults = {"simulate_training_faults": ["ignore_sigterm"], "shutdown_grace_seconds": 0.2}
-    settings = settings_for(tmp_path, store_url, simulate_training_seconds=60.0, **faults)
+    settings = settings_for(tmp_path, store_url, simulate_training_seconds=8.0, **faults)
     job_id = await new_job(store, settings)
     stop = asyncio.Event()
     working = asyncio.create_task(work(store, settings, stop))
@@ -147,7 +170,7 @@ async def test_a_row_that_nothing_can_be_learned_from_fails_the_job_at_once_with
 async def test_a_job_that_is_stopped_by_its_owner_is_let_go(
     tmp_path: Path, store: Store, store_url: str, end: str
 ) -> None:
-    settings = settings_for(tmp_path, store_url, simulate_training_seconds=30.0, checkpoint_every_steps=1000)
+    settings = settings_for(tmp_path, store_url, simulate_training_seconds=8.0, checkpoint_every_steps=1000)
     job_id = await new_job(store, settings)
     working = asyncio.create_task(work(store, settings))
     await eventually(lambda: reached(store, job_id, 1))

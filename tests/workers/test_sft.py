@@ -1,10 +1,7 @@
 """The real recipe, on the demo model and a few rows."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from random import Random
@@ -15,6 +12,8 @@ from safetensors.torch import load_file
 
 from app.settings import ROOT
 from tests.eventually import until
+from tests.workers.forks import status
+from tests.workers.recipes import finish, start
 from workers.sft import main
 
 pytestmark = pytest.mark.training
@@ -66,18 +65,8 @@ def make_run(folder: Path, rows: list[dict[str, Any]] | None = None, **hyperpara
     return folder
 
 
-def start(run: Path) -> subprocess.Popen[bytes]:
-    with (run / "log.txt").open("ab") as log:
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-        return subprocess.Popen([sys.executable, "-m", "workers.sft", str(run)], stdout=log, stderr=log, env=env)
-
-
-def finish(run: Path) -> int:
-    return start(run).wait(120)
-
-
 def finish_here(run: Path) -> int:
-    """As `finish`, but in this process, which has imported torch and PEFT: that is most of what a short run takes."""
+    """As `finish`, but in this process, whose warnings are failures."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         return main(run, None)
@@ -138,8 +127,8 @@ def test_a_run_that_was_killed_ends_with_the_same_weights_as_an_undisturbed_one(
     process = start(run)
     until(lambda: metrics(run, "checkpoint"), within_seconds=60)
     time.sleep(Random().uniform(0, 0.3))
-    process.send_signal(signal.SIGKILL)
-    process.wait(30)
+    process.kill()
+    assert status(process) == -signal.SIGKILL
     assert not (run / "adapter").exists()
 
     assert finish(run) == 0, (run / "log.txt").read_text()
@@ -155,15 +144,15 @@ def test_a_sigterm_writes_a_checkpoint_and_the_next_start_goes_on(tmp_path: Path
     run = make_run(tmp_path / "stopped", n_epochs=500)
     process = start(run)
     until(lambda: len(metrics(run, "step")) >= 2, within_seconds=60)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 75
+    process.terminate()
+    assert status(process) == 75
     told = metrics(run, "checkpoint")[-1]["step"]
     assert (run / "checkpoints" / f"step-{told}" / "adapter_config.json").exists()
 
     process = start(run)
     until(lambda: len(metrics(run, "started")) == 2, within_seconds=60)
     process.kill()
-    process.wait(30)
+    status(process)
     assert metrics(run, "started")[1]["resumed_from_step"] == told
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from workers.sparing import halved, told
+from workers.sparing import KILLED, halved, told
 
 
 @pytest.mark.parametrize(
@@ -20,4 +20,4 @@ def test_a_step_has_the_same_rows_and_is_halved_at_the_first_attempt_only(
         assert smaller is None
         return
     assert smaller == {"batch_size": becomes[0], "gradient_accumulation_steps": becomes[1], "n_epochs": 3}
-    assert f"{becomes[0]} rows at once and {becomes[1]} times a step" in told(smaller).message
+    assert f"{becomes[0]} rows at once and {becomes[1]} times a step" in told(smaller, KILLED).message

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from tests.workers.recipes import finish
 from tests.workers.test_out_of_memory import gradients, started
-from tests.workers.test_sft import NUMBERS, finish, make_run, metrics
+from tests.workers.test_sft import NUMBERS, make_run, metrics
 from tests.workers.test_trackers import config
 from workers.base_model import load_base
 from workers.batches import Plan

@@ -2,13 +2,11 @@
 
 import asyncio
 import os
-import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +30,9 @@ from app.store.tables import Checkpoint, DeviceLease, Job, JobEvent
 from tests.eventually import eventually
 from tests.rows import CATALOG, chat_rows, give_credit, make_file, make_job, make_org, write_jsonl
 from tests.stores import crash_and_restart
+from tests.workers.forks import fork, status
 from workers.metrics import tell
-from workers.worker import claim_next, share_out
+from workers.worker import claim_next, main, share_out
 
 pytestmark = pytest.mark.anyio
 
@@ -47,15 +46,18 @@ def settings_for(folder: Path, url: str, **changes: Any) -> Settings:
 
 
 @contextmanager
-def worker(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
-    with (settings.data_dir / "worker.log").open("ab") as log:
-        argv = [sys.executable, "-m", "workers.worker"]
-        process = subprocess.Popen(argv, env={**os.environ, **settings.as_environment()}, stdout=log, stderr=log)
-    with process:
-        try:
-            yield process
-        finally:
-            process.kill()
+def worker(settings: Settings) -> Iterator[BaseProcess]:
+    process = fork(work_as_asked, settings.as_environment(), log=settings.data_dir / "worker.log")
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.join()
+
+
+def work_as_asked(environment: dict[str, str]) -> None:
+    os.environ.update(environment)
+    main()
 
 
 async def queue_job(store: Store, settings: Settings, **changes: Any) -> str:
@@ -119,7 +121,7 @@ async def test_a_killed_workers_job_goes_on_under_another_and_is_told_once(
     job_id = await queue_job(store, settings)
     with worker(settings) as first:
         await eventually(lambda: reached(store, job_id, 5))
-        first.send_signal(signal.SIGKILL)
+        first.kill()
     with worker(settings):
         await trained(store, job_id)
     await assert_told_once(store, settings, job_id)
@@ -131,12 +133,12 @@ async def test_a_killed_workers_job_goes_on_under_another_and_is_told_once(
 async def test_a_worker_told_to_stop_gives_the_job_back_with_a_checkpoint(
     tmp_path: Path, store: Store, store_url: str
 ) -> None:
-    settings = settings_for(tmp_path, store_url, simulate_training_seconds=20.0, checkpoint_every_steps=1000)
+    settings = settings_for(tmp_path, store_url, simulate_training_seconds=8.0, checkpoint_every_steps=1000)
     job_id = await queue_job(store, settings)
     with worker(settings) as process:
         await eventually(lambda: reached(store, job_id, 1))
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(15) == 0
+        process.terminate()
+        assert status(process, 15) == 0
     job = await get_job(store, job_id)
     assert (job.status, job.attempts, job.lease_holder) == (Status.QUEUED, 0, None)
     assert job.gpu_seconds > 0
@@ -156,7 +158,7 @@ async def test_postgresql_restarted_in_mid_run_loses_nothing(tmp_path: Path, res
         await eventually(lambda: reached(store, job_id, 3))
         await asyncio.to_thread(crash_and_restart, folder)
         await trained(store, job_id)
-        assert process.poll() is None
+        assert process.is_alive()
     await assert_told_once(store, settings, job_id)
     await store.close()
 

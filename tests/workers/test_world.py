@@ -1,6 +1,5 @@
 """What several processes do together, none of them does alone."""
 
-import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.workers.forks import FORKS
 from workers.sft_errors import TrainingError
 from workers.world import World
 
@@ -65,7 +65,7 @@ def member(rank: int, meeting: Path) -> dict[str, Any]:
 
 
 def test_what_one_process_finds_all_know(tmp_path: Path) -> None:
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(2, mp_context=FORKS) as pool:
         told = list(pool.map(member, (0, 1), [tmp_path / "meeting"] * 2))
     assert [one.pop("who") for one in told] == [(0, 2, True), (1, 2, False)]
     for one in told:
