@@ -11,7 +11,7 @@ import torch
 
 from workers.chat_data import IGNORED, Example
 
-GROUPED_BATCHES = 32  # rows are sorted by length within so many batches: little padding, still shuffled
+GROUPED_STEPS = 32  # rows are sorted by length within so many steps: little padding, still shuffled
 
 Microbatch = list[Example]  # the rows of one forward pass
 Inputs = dict[str, Any]  # of the model
@@ -30,34 +30,36 @@ class Plan:
     by_length: bool  # rows of like length go together, where padding would cost
 
     @property
+    def rows_per_step(self) -> int:
+        return self.batch_size * self.gradient_accumulation_steps
+
+    @property
     def steps_per_epoch(self) -> int:
-        return math.ceil(math.ceil(len(self.examples) / self.batch_size) / self.gradient_accumulation_steps)
+        return math.ceil(len(self.examples) / self.rows_per_step)
 
     @property
     def total_steps(self) -> int:
         return min(self.steps_per_epoch * self.n_epochs, self.max_steps or sys.maxsize)
 
     def microbatches(self, step: int) -> list[Microbatch]:
-        """Steps count from 1."""
+        """Steps count from 1. Which rows one sees does not hang on how many of them go at once."""
         epoch, at = divmod(step - 1, self.steps_per_epoch)
-        width = self.gradient_accumulation_steps
         lengths = tuple(len(example.input_ids) if self.by_length else 0 for example in self.examples)
-        batches = shuffled_batches(lengths, self.batch_size, f"{self.seed}-{epoch}")
-        return [[self.examples[row] for row in batch] for batch in batches[at * width : (at + 1) * width]]
+        rows = shuffled_steps(lengths, self.rows_per_step, f"{self.seed}-{epoch}")[at]
+        return in_order([self.examples[row] for row in rows], self.batch_size)
 
 
 @lru_cache(maxsize=1)
-def shuffled_batches(lengths: tuple[int, ...], batch_size: int, seed: str) -> list[list[int]]:
+def shuffled_steps(lengths: tuple[int, ...], rows_per_step: int, seed: str) -> list[list[int]]:
     rng = Random(seed)  # noqa: S311
     rows = rng.sample(range(len(lengths)), len(lengths))
-    window = GROUPED_BATCHES * batch_size
+    window = GROUPED_STEPS * rows_per_step
     grouped = [
         row for at in range(0, len(rows), window) for row in sorted(rows[at : at + window], key=lengths.__getitem__)
     ]
-    batches = [grouped[at : at + batch_size] for at in range(0, len(grouped), batch_size)]
-    if any(lengths):  # else rows are in no order, and a step has the same ones in fewer or more batches
-        rng.shuffle(batches)
-    return batches
+    steps = [grouped[at : at + rows_per_step] for at in range(0, len(grouped), rows_per_step)]
+    rng.shuffle(steps)
+    return steps
 
 
 def carve(examples: list[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:

@@ -123,7 +123,7 @@ class Run:
             await queue.fail(session, self._lease, code=code, message=message)
 
     def _prepare(self, spec: ModelSpec) -> None:
-        """The recipe's config; the same for every attempt."""
+        """The recipe's config; the same for every attempt, but for the rows at once where memory ran out."""
         config = {
             "job_id": self._job.id,
             "model_path": spec.weights,
@@ -242,7 +242,7 @@ class Run:
             elif stop.is_set():  # and it did not end within the grace
                 await queue.give_back(session, self._lease)
             elif self._job.attempts < self._settings.max_attempts:
-                log.error("the recipe died", job=self._job.id, status=child.returncode, log=self._log_tail())
+                log.error("the recipe died", job=self._job.id, status=child.returncode, log=tail(self._folder))
                 if child.returncode == -signal.SIGKILL:
                     await self._spare_memory(session, KILLED)
                 await queue.retry_later(session, self._lease, after_seconds=1.0)
@@ -259,7 +259,7 @@ class Run:
             await queue.fail(session, self._lease, code=code, message=error["message"], param=PARAMS.get(code))
 
     async def _spare_memory(self, session: AsyncSession, why: str) -> bool:
-        """False where it has been done before, or cannot be."""
+        """False where that cannot be, or no attempt is left for it."""
         sparing = halved(self._job.hyperparameters, attempt=self._job.attempts)
         if sparing is None or self._job.attempts >= self._settings.max_attempts:
             return False
@@ -289,13 +289,10 @@ class Run:
         async with self._store.begin() as session:
             await leases.release(session, self._lease.holder)
 
-    def _log_tail(self) -> str:
-        return tail(self._folder / "log.txt")
 
-
-def tail(path: Path) -> str:
-    """The end of a log, for our own log: its lines may show paths, so clients never see them."""
-    with path.open("rb") as file:
+def tail(folder: Path) -> str:
+    """The end of a run's log, for our own log: its lines may show paths, so clients never see them."""
+    with (folder / "log.txt").open("rb") as file:
         file.seek(0, 2)
         file.seek(max(0, file.tell() - LOG_TAIL_CHARS))
         return file.read().decode("utf-8", "replace")

@@ -47,9 +47,10 @@ def test_a_step_sees_the_same_rows_whenever_it_is_asked_for(examples: list[Examp
     assert make_plan(examples).microbatches(7) != make_plan(examples, seed=1).microbatches(7)
 
 
-def test_a_step_sees_the_same_rows_in_twice_as_many_halves(examples: list[Example]) -> None:
-    whole = make_plan(examples, by_length=False)
-    in_halves = make_plan(examples, by_length=False, batch_size=2, gradient_accumulation_steps=6)
+@pytest.mark.parametrize("by_length", [False, True])
+def test_a_step_sees_the_same_rows_in_twice_as_many_halves(examples: list[Example], by_length: bool) -> None:
+    whole = make_plan(examples, by_length=by_length)
+    in_halves = make_plan(examples, by_length=by_length, batch_size=2, gradient_accumulation_steps=6)
     assert in_halves.total_steps == whole.total_steps
     for step in range(1, whole.total_steps + 1):
         ours, theirs = (

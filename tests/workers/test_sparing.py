@@ -9,7 +9,15 @@ from workers.sparing import KILLED, halved, told
 
 @pytest.mark.parametrize(
     ("rows", "times", "attempt", "becomes"),
-    [(8, 1, 1, (4, 2)), (2, 3, 1, (1, 6)), (8, 1, 2, None), (1, 4, 1, None), (3, 1, 1, None)],
+    [
+        (8, 1, 1, (4, 2)),
+        (2, 3, 1, (1, 6)),
+        (3, 1, 1, (1, 3)),
+        (5, 4, 1, (2, 10)),
+        (9, 1, 1, (3, 3)),
+        (8, 1, 2, None),
+        (1, 4, 1, None),
+    ],
 )
 def test_a_step_has_the_same_rows_and_is_halved_at_the_first_attempt_only(
     rows: int, times: int, attempt: int, becomes: tuple[int, int] | None
