@@ -31,7 +31,7 @@ from workers.loss import summed_loss, validate
 from workers.run_folder import Metrics, appears_whole, checkpoint_folders
 from workers.run_state import Run
 from workers.sft_config import Config
-from workers.sft_errors import FORESEEN, TrainingError, explain
+from workers.sft_errors import FORESEEN, TrainingError, explain, out_of_memory_named
 from workers.sharding import number_of, whole_weights
 from workers.sound import require_change, require_numbers, require_sound
 from workers.trackers import tracking
@@ -50,6 +50,7 @@ class StopAsked(Exception):
     """SIGTERM came in the middle of an optimizer step."""
 
 
+@out_of_memory_named()
 def train(config: Config, run_dir: Path, metrics: Metrics, world: World) -> None:
     asked = config.hyperparameters
 
@@ -223,6 +224,7 @@ def stop_if_asked() -> None:
         raise StopAsked
 
 
+@out_of_memory_named()
 def backward(
     run: Run, microbatches: list[Microbatch], divisor: float, before_each: Callable[[], None] = lambda: None
 ) -> tuple[float, int]:

@@ -1,6 +1,8 @@
 """Failures of the recipe that were foreseen, in words for the owner of the job."""
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -16,6 +18,19 @@ class TrainingError(Exception):
 
 
 FORESEEN = (TrainingError, RowError, torch.OutOfMemoryError, OSError)
+
+OF_CPU = "DefaultCPUAllocator"  # in the message of torch's error, which is of no kind of its own
+
+
+@contextmanager
+def out_of_memory_named() -> Iterator[None]:
+    """The CPU's memory runs out as a GPU's does. Raises torch.OutOfMemoryError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if OF_CPU not in str(error):
+            raise
+        raise torch.OutOfMemoryError(str(error)) from error
 
 
 def explain(error: Exception) -> tuple[str, str]:

@@ -1,5 +1,6 @@
 """A step for which memory runs out is done again in halves, once, and teaches the same."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,26 @@ from workers.world import World
 pytestmark = pytest.mark.training
 
 
+def allocate_too_much_of_a_gpu() -> None:
+    raise torch.OutOfMemoryError
+
+
+def allocate_too_much_of_the_cpu() -> None:
+    torch.empty(1 << 60, dtype=torch.uint8)
+
+
 class SmallDevice:
     """Has memory for so many tokens at once."""
 
-    def __init__(self, run: Run, n_tokens: int) -> None:
+    def __init__(self, run: Run, n_tokens: int, allocate_too_much: Callable[[], None]) -> None:
         self.n_tokens = n_tokens
+        self.allocate_too_much = allocate_too_much
         decoder = run.model.get_base_model().get_decoder()
         decoder.register_forward_pre_hook(self.forward, with_kwargs=True)
 
     def forward(self, _: Any, args: Any, inputs: dict[str, Any]) -> None:
         if inputs["input_ids"].numel() > self.n_tokens:
-            raise torch.OutOfMemoryError
+            self.allocate_too_much()
 
 
 def started(folder: Path) -> tuple[Run, Config, list[Microbatch], Metrics]:
@@ -51,10 +61,13 @@ def gradients(run: Run) -> torch.Tensor:
     return torch.cat([p.grad.flatten() for p in run.parameters if p.grad is not None])
 
 
-def test_a_step_in_halves_teaches_what_the_whole_would_have(tmp_path: Path) -> None:
+@pytest.mark.parametrize("allocate_too_much", [allocate_too_much_of_a_gpu, allocate_too_much_of_the_cpu])
+def test_a_step_in_halves_teaches_what_the_whole_would_have(
+    tmp_path: Path, allocate_too_much: Callable[[], None]
+) -> None:
     roomy, config, [batch], told = started(tmp_path / "roomy")
     small, _, _, told_of_small = started(tmp_path / "small")
-    SmallDevice(small, max(n_tokens(batch[:2]), n_tokens(batch[2:])))
+    SmallDevice(small, max(n_tokens(batch[:2]), n_tokens(batch[2:])), allocate_too_much)
     wanted, had = (optimizer_step(run, [batch], config, to) for run, to in ((roomy, told), (small, told_of_small)))
     torch.testing.assert_close(gradients(small), gradients(roomy), rtol=1e-3, atol=1e-5)
     assert had["train_loss"] == pytest.approx(wanted["train_loss"])
@@ -65,7 +78,7 @@ def test_a_step_in_halves_teaches_what_the_whole_would_have(tmp_path: Path) -> N
 
 def test_memory_that_runs_out_for_halves_too_ends_the_run(tmp_path: Path) -> None:
     run, config, batches, told = started(tmp_path / "tiny")
-    SmallDevice(run, 1)
+    SmallDevice(run, 1, allocate_too_much_of_the_cpu)
     with pytest.raises(torch.OutOfMemoryError):
         optimizer_step(run, batches, config, told)
     assert len(metrics(tmp_path / "tiny", "halved")) == 1

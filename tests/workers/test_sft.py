@@ -192,8 +192,15 @@ def test_a_row_that_cannot_be_read_is_told_with_its_line(tmp_path: Path) -> None
         (None, {"learning_rate": 1e30, "max_grad_norm": 1e9, "max_steps": 5}, "loss_not_finite"),
         (None, {"learning_rate": 1e30, "warmup_ratio": 0.0, "max_steps": 1}, "loss_not_finite"),
         (None, {"warmup_ratio": 1.0, "max_steps": 1}, "adapter_changes_nothing"),
+        (None, {"lora_r": 1 << 50}, "out_of_memory"),
     ],
-    ids=["nothing to learn", "a loss that is no number", "one that would be after the last step", "no step counts"],
+    ids=[
+        "nothing to learn",
+        "a loss that is no number",
+        "one that would be after the last step",
+        "no step counts",
+        "more than the CPU's memory",
+    ],
 )
 def test_a_failure_that_was_foreseen_is_told_with_its_code(
     tmp_path: Path, rows: list[dict[str, Any]] | None, hyperparameters: dict[str, Any], code: str
