@@ -269,6 +269,12 @@ def break_if_due(run: Run, step: int, resumed_from: int) -> None:
             time.sleep(1)
 
 
+def require_change(run: Run) -> None:
+    """Of a full fine-tune: an adapter is tried beside its base before it is published."""
+    if run.weight == 0 and run.config.get("training_type") == "full":
+        fail(run.folder, "training has changed nothing", "adapter_changes_nothing")
+
+
 def main() -> None:
     folder, stop = Path(sys.argv[1]), StopSignal()
     run = read_run(folder)
@@ -276,6 +282,7 @@ def main() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if not (folder / "adapter").exists():
         train(run, stop)
+        require_change(run)
         publish(run, folder / "adapter", {})
     if not is_finished(folder):
         tell(folder, "finished", step=run.total_steps, trained_tokens=run.tokens_until(run.total_steps))

@@ -182,6 +182,16 @@ def test_a_loss_that_is_no_number_is_an_error(tmp_path: Path) -> None:
     assert not (run / "adapter").exists()
 
 
+@pytest.mark.parametrize(("training_type", "status"), [("sft", 0), ("full", 1)])
+def test_a_full_fine_tune_that_changes_nothing_is_an_error_as_nobody_sees_it_later(
+    tmp_path: Path, training_type: str, status: int
+) -> None:
+    run = make_run(tmp_path, faults=("changes_nothing",), training_type=training_type)
+    assert train(run) == status
+    assert [line["code"] for line in lines(run, "error")] == ["adapter_changes_nothing"] * status
+    assert (run / "adapter").exists() == (status == 0)
+
+
 def test_a_continued_adapter_keeps_what_it_knew(tmp_path: Path) -> None:
     earlier = tmp_path / "earlier"
     earlier.mkdir()
