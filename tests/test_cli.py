@@ -104,6 +104,16 @@ def test_a_command_that_runs_no_server_does_not_wait_for_its_imports() -> None:
     assert subprocess.run([sys.executable, "-c", script], check=False, timeout=60).returncode == 0
 
 
+@pytest.mark.parametrize("arguments", [("gc",), ("jobs", "cancel", "ftjob-missing")])
+def test_a_command_does_in_a_process_of_its_own_what_it_does_in_that_of_the_tests(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    here, argv = run(tmp_path, *arguments), [sys.executable, "-m", "app", *arguments]
+    env = {"LOAM_DATA_DIR": str(tmp_path)}
+    there = subprocess.run(argv, env=env, check=False, capture_output=True, text=True, timeout=60)
+    assert (there.returncode, there.stdout, there.stderr) == (here.returncode, here.stdout, here.stderr)
+
+
 def test_garbage_is_shown_and_then_removed(tmp_path: Path) -> None:
     leftover = tmp_path / "files" / f"{new_id('file')}.part"
     assert "nothing to remove" in run(tmp_path, "gc").stdout

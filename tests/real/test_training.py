@@ -23,8 +23,13 @@ FINAL = ("succeeded", "failed", "cancelled")
 
 
 @pytest.fixture
-def client(real: Server, real_org: TestOrg) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{real.url}/v1", api_key=real_org.key, max_retries=0, timeout=180) as client:
+def org(real: Server) -> TestOrg:
+    return real.new_org()
+
+
+@pytest.fixture
+def client(real: Server, org: TestOrg) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{real.url}/v1", api_key=org.key, max_retries=0, timeout=180) as client:
         yield client
 
 
@@ -52,8 +57,8 @@ def ask(client: openai.OpenAI, model: str, question: str) -> str | None:
     return answer.choices[0].message.content
 
 
-def test_a_fine_tune_whose_worker_is_killed_goes_on_and_gives_the_trained_answers(
-    client: openai.OpenAI, real: Server
+def test_a_fine_tune_whose_worker_is_killed_goes_on_and_gives_the_trained_answers_and_is_charged(
+    client: openai.OpenAI, real: Server, org: TestOrg
 ) -> None:
     questions = orjson.loads((DEMO / "questions.json").read_bytes())
     job = start_job(client)
@@ -76,6 +81,10 @@ def test_a_fine_tune_whose_worker_is_killed_goes_on_and_gives_the_trained_answer
     assert all(old != new for old, new in zip(before, after, strict=True))
     assert [ask(client, "loam/demo", q["question"]) for q in questions] == before
 
+    [charged] = httpx.get(f"{real.url}/v1/usage", headers=org.headers, params={"kind": "training"}).json()["data"]
+    assert charged["trained_tokens"] > 0
+    assert charged["gpu_seconds"] > 0
+
 
 def test_a_cancelled_training_stops_within_seconds(client: openai.OpenAI, real: Server) -> None:
     job = start_job(client, n_epochs=1000)
@@ -86,12 +95,6 @@ def test_a_cancelled_training_stops_within_seconds(client: openai.OpenAI, real: 
     assert last.event_type == "sft.cancelled"
     with pytest.raises(openai.BadRequestError):
         client.fine_tuning.jobs.cancel(job.id)
-
-
-def test_what_was_trained_is_charged(real: Server, real_org: TestOrg) -> None:
-    usage = httpx.get(f"{real.url}/api/v1/balance/usage", headers=real_org.headers).json()["current_month"]
-    assert usage["gpu_hours"] > 0
-    assert usage["token_count"] > 0
 
 
 def finished(client: openai.OpenAI, job_id: str) -> FineTuningJob | None:
