@@ -85,7 +85,7 @@ class EventFiles:
     def add(self, step: int, point: Mapping[str, float]) -> None:
         for name, value in point.items():
             self._writer.add_scalar(name, value, step)
-        self._writer.flush()  # who fails elsewhere may take this process with it
+        self._writer.flush()  # a run that is killed closes nothing
 
     def close(self) -> None:
         self._writer.close()

@@ -24,15 +24,14 @@ async def _runs(session: AsyncSession) -> dict[str, RunFacts]:
     loaded = {name for status in statuses for name in status.adapters}
     of_own_engines = {job_id_in(status.model) for status in statuses}
     checkpoints, steps = await _checkpoints(session)
-    begun_from = await _begun_from(session)
+    in_use = await _begun_from(session) | of_own_engines
     columns = (Job.id, Job.status, Job.finished_at, Job.updated_at, Adapter.id, Adapter.deleted_at)
     rows = await session.execute(select(*columns).outerjoin(Adapter, Adapter.job_id == Job.id))
     return {
         job_id: RunFacts(
             is_over=Status(status).is_final,
             ended_at=max(finished_at or updated_at, deleted_at or 0.0),
-            is_in_use=job_id in begun_from | of_own_engines
-            or not loaded.isdisjoint({adapter_id, *checkpoints[job_id]}),
+            is_in_use=job_id in in_use or not loaded.isdisjoint({adapter_id, *checkpoints[job_id]}),
             has_model=adapter_id is not None and deleted_at is None,
             steps=frozenset(steps[job_id] if deleted_at is None else ()),
         )
