@@ -33,7 +33,8 @@ from app.errors import APIError, Foreseen
 from app.files.storage import Storage
 from app.orgs.service import get_org
 from app.overview import engines_table, gpus_table, usage_table
-from app.terminal import DataDir, OrgName, err, in_store, out, read_settings
+from app.store.session import Store
+from app.terminal import DataDir, OrgName, err, in_store, on_store, out, read_settings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -145,15 +146,15 @@ def gc(
 def verify_ledger(data_dir: DataDir = None) -> None:
     """Add up all entries, and compare with the balances and the usage that are told; exits with 1 where they differ."""
 
-    async def compare(session: AsyncSession) -> None:
-        found = [difference async for difference in verify(session)]
-        for difference in found:
-            out.print(difference, markup=False)
-        out.print("The ledger adds up." if not found else f"{len(found)} figures differ.")
-        if found:
-            raise typer.Exit(1)
+    async def compare(store: Store) -> list[str]:
+        return [difference async for difference in verify(store)]
 
-    in_store(read_settings(data_dir=data_dir), compare)
+    found = on_store(read_settings(data_dir=data_dir), compare)
+    for difference in found:
+        out.print(difference, markup=False)
+    out.print("The ledger adds up." if not found else f"{len(found)} figures differ.")
+    if found:
+        raise typer.Exit(1)
 
 
 @app.command("usage")

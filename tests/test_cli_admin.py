@@ -68,6 +68,7 @@ def test_the_life_of_a_key_and_of_its_organisation(loam: Loam) -> None:
     loam("credit add --org acme 2.5")
     assert "acme has $99.00." in loam("credit add --org acme -3.5")
     assert "acme has $99.00." in loam("credit show --org acme")
+    assert loam("ledger verify") == "The ledger adds up."
     loam("orgs update acme --requests-at-once 7 --stored-files 40 --queued-jobs 2")
     assert re.search(r"7 requests at once, 40 files, 2 queued jobs", loam("orgs show acme"))
     loam("orgs update acme --requests-at-once none --stored-files none --queued-jobs none")

@@ -7,6 +7,7 @@ from sqlalchemy import CompoundSelect, Executable, Select, SQLColumnExpression, 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.billing.sums import DAY_SECONDS, HOUR_SECONDS, SHARED, SUMS
+from app.store.session import Store
 from app.store.tables import Balance, LedgerEntry, UsageClosedHour, UsageDay, UsageHour
 
 KEYS = ("org_id", "start_at", *SHARED[1:])
@@ -15,22 +16,23 @@ FLOAT_ERROR = 1e-6  # seconds are added in another order
 Sums = Mapping[tuple[Any, ...], Mapping[str, Any]]
 
 
-async def verify(session: AsyncSession) -> AsyncIterator[str]:
-    """The differences, in words; none is what there should be. For a session not begun yet: it shall see one moment."""
-    await session.connection(execution_options={"isolation_level": "SERIALIZABLE"})
-    total = func.sum(LedgerEntry.amount_micros).label("micros")
-    entries = await _sums(session, select(LedgerEntry.org_id, total).group_by(LedgerEntry.org_id), 1)
-    balances = await _sums(session, select(Balance.org_id, Balance.micros), 1)
-    for difference in compare("balance", entries, balances):
-        yield difference
-    hours = union_all(*(_kept(table, table.hour_at) for table in (UsageClosedHour, UsageHour)))
+async def verify(store: Store) -> AsyncIterator[str]:
+    """The differences, in words; none is what there should be. It sees one moment, and who charges does not wait."""
     day_at = UsageClosedHour.hour_at - UsageClosedHour.hour_at % DAY_SECONDS
-    for what, rows, kept in (
-        ("usage", _of_entries(), hours),
-        ("usage of the day", _kept(UsageClosedHour, day_at), _kept(UsageDay, UsageDay.day_at)),
-    ):
-        for difference in compare(what, await _added(session, rows), await _added(session, kept)):
+    total = func.sum(LedgerEntry.amount_micros).label("micros")
+    async with store.read() as session:
+        await session.connection(execution_options={"isolation_level": "SERIALIZABLE"})
+        entries = await _sums(session, select(LedgerEntry.org_id, total).group_by(LedgerEntry.org_id), 1)
+        balances = await _sums(session, select(Balance.org_id, Balance.micros), 1)
+        for difference in compare("balance", entries, balances):
             yield difference
+        hours = union_all(*(_kept(table, table.hour_at) for table in (UsageClosedHour, UsageHour)))
+        for what, rows, kept in (
+            ("usage", _of_entries(), hours),
+            ("usage of the day", _kept(UsageClosedHour, day_at), _kept(UsageDay, UsageDay.day_at)),
+        ):
+            for difference in compare(what, await _added(session, rows), await _added(session, kept)):
+                yield difference
 
 
 def compare(what: str, entries: Sums, kept: Sums) -> list[str]:

@@ -19,6 +19,8 @@ from app.inference.relay import LAST_WORD_SECONDS, Relay
 
 Headers = list[tuple[bytes, bytes]]
 
+UNREAD_SECONDS = 0.01  # to read what has come already
+
 JSON = (b"content-type", b"application/json")
 EVENTS: Headers = [(b"content-type", sse.MEDIA_TYPE.encode()), (b"cache-control", b"no-cache")]
 
@@ -79,15 +81,18 @@ class Passage:
     # the client, who may come and go while the charge is written too
 
     def on_client_gone(self) -> None:
-        """Charged is what was generated; an engine that tells of its tokens some at a time may say one more word."""
+        """Charged is what was generated: of a stream, also what came and was not read, since the client lagged; for a
+        whole answer an engine tells of its tokens some at a time, and may say one more word.
+        """
         self._has_client = False
         self._disarm()
         if not self._has_engine:
             return
-        if self._streams or self._status != OK:
+        if self._status != OK:
             self._leave()
-        else:
-            self._arm(LAST_WORD_SECONDS, self._leave)
+            return
+        self._connection.resume()
+        self._arm(UNREAD_SECONDS if self._streams else LAST_WORD_SECONDS, self._leave)
 
     def on_client_slow(self) -> None:
         """One that takes nothing for as long as an engine may be silent would hold the engine for ever."""
@@ -122,6 +127,9 @@ class Passage:
             self._write(events)
 
     def on_end(self) -> None:
+        if not self._has_client:
+            self._leave()
+            return
         if self._status != OK:
             self._fail(partial(refusal, self._status, self._refusal))
             return

@@ -217,10 +217,12 @@ class Relay:
             pass
 
     async def count(self, body: Mapping[str, Any]) -> TokenCount:
-        """The tokens of a chat body's prompt. Raises as `stream` does."""
+        """The tokens of a chat body's prompt. Raises as `stream` does, but for funds: it is free."""
+        self._check_length(body)
         prompt = {name: body[name] for name in PROMPT_FIELDS if name in body}
         silence_seconds = self.settings.stream_silence_seconds
         try:
+            self.take_place()
             async with (
                 self.pool.lease(self.target, org_id=self.org_id) as engine,
                 engine.client.tokenize(prompt, silence_seconds=silence_seconds) as answer,
@@ -228,6 +230,8 @@ class Relay:
                 told = await answer.read_all()
         except (ConnectionBroken, EngineSilent) as error:
             raise lost(self.target, error) from error
+        finally:
+            self.let_go()
         if answer.status != OK:
             raise refusal(answer.status, told)
         counted = orjson.loads(told)

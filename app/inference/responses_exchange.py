@@ -154,7 +154,8 @@ class Exchange:
     async def _keep(self, response: Response) -> None:
         if self._asked.store and not self._asked.background:
             async with self._store.begin() as session:
-                await self.claim(session)
+                if response["status"] != "failed":  # else the same request, sent again, is answered afresh
+                    await self.claim(session)
                 await self.save(session, response)
 
 

@@ -61,7 +61,8 @@ async def find_claimed(session: AsyncSession, org_id: str, key: str | None, requ
 
 async def is_claimed(session: AsyncSession, org_id: str, key: str | None) -> bool:
     """Whether anything was made under the key; by the same request or by another, `claim_key` finds out."""
-    return key is not None and await session.get(IdempotencyKey, (org_id, key)) is not None
+    kept = await session.get(IdempotencyKey, (org_id, key)) if key is not None else None
+    return kept is not None and kept.expires_at is None
 
 
 async def _insert(session: AsyncSession, row: dict[str, Any], *, or_where: ColumnElement[bool]) -> None:

@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import cache, partial
 from typing import Any
 
@@ -26,7 +26,7 @@ class Store:
         options: dict[str, Any] = {"json_serializer": dump_json, "json_deserializer": orjson.loads}
         options["hide_parameters"] = True  # an error is logged, and what it was about may be a prompt
         if url.startswith("sqlite"):
-            options["connect_args"] = {"isolation_level": None}
+            options["connect_args"] = {"isolation_level": None, "factory": _SqliteConnection}
         else:
             options |= {"pool_pre_ping": True, "pool_size": 10, "max_overflow": 20}
         self.engine = create_async_engine(url, **options)
@@ -87,6 +87,17 @@ def _insert_columns(table: type[Base], names: tuple[str, ...]) -> TextClause:
 
 def dump_json(value: Any) -> str:
     return orjson.dumps(value).decode()
+
+
+class _SqliteConnection(sqlite3.Connection):
+    """One that was closed with a statement cut short, as by a client that left, would keep its transaction, and with it
+    everybody from writing, until the garbage collector finds that statement.
+    """
+
+    def close(self) -> None:
+        with suppress(sqlite3.Error):  # it may be closed already
+            self.rollback()
+        super().close()
 
 
 def _connect_sqlite(path: str) -> sqlite3.Connection:

@@ -16,8 +16,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def differences(store: Store) -> list[str]:
-    async with store.read() as session:
-        return [difference async for difference in verify(session)]
+    return [difference async for difference in verify(store)]
 
 
 async def filled(store: Store) -> str:
@@ -56,6 +55,18 @@ async def test_a_row_too_few_is_found(store: Store, table: type) -> None:
     async with store.begin() as session:
         await session.execute(delete(table))
     assert await differences(store) != []
+
+
+async def test_charges_are_written_while_it_looks_at_the_moment_when_it_began(store: Store) -> None:
+    org = await filled(store)
+    async with store.begin() as session:
+        await session.execute(update(Balance).values(micros=951))
+        await session.execute(update(UsageHour).where(UsageHour.model == "m").values(prompt_tokens=7))
+    told: list[str] = []
+    async for difference in verify(store):
+        await write(store, entry(org, f"meanwhile {len(told)}"))
+        told.append(difference)
+    assert len(told) == 2
 
 
 async def test_a_wrong_figure_is_told_with_the_right_one(store: Store) -> None:

@@ -230,6 +230,7 @@ async def test_a_client_that_takes_nothing_any_more_is_hung_up_on(gateway: Gatew
     await eventually(lambda: client.is_cut)
     assert time.monotonic() - began > gateway.settings.stream_silence_seconds - 0.1
     passage.on_client_gone()
+    await eventually(lambda: not gateway.engine.in_flight)
     assert [entry.completion_tokens for entry in await gateway.charged()] == [SOME_TOKENS]
 
 
@@ -252,9 +253,41 @@ async def test_who_leaves_a_stream_pays_for_what_was_told_and_is_hung_up_on(gate
     peer.say(HEAD + SOME)
     await eventually(lambda: b"Loam" in client.body)
     passage.on_client_gone()
-    assert gateway.engine.in_flight == 0
+    await eventually(lambda: not gateway.engine.in_flight, within_seconds=LAST_WORD_SECONDS / 2)
     await peer.hung_up()
     assert [entry.completion_tokens for entry in await gateway.charged()] == [SOME_TOKENS]
+
+
+async def test_who_lags_and_leaves_pays_for_what_lay_there_unread(gateway: Gateway) -> None:
+    passage, client = gateway.begin(streams=True)
+    peer = await gateway.double.peer()
+    await peer.asked()
+    peer.say(HEAD + SOME)
+    await eventually(lambda: b"Loam" in client.body)
+    passage.on_client_slow()
+    peer.say(piece(b"".join(map(event, TEXT[2:]))))
+    passage.on_client_gone()
+    await peer.hung_up()
+    assert b"soil" not in client.body
+    assert [entry.completion_tokens for entry in await gateway.charged()] == [ALL_TOKENS]
+
+
+@pytest.mark.parametrize("streams", [True, False])
+async def test_an_answer_that_ends_just_after_its_client_has_left_frees_the_engine_once(
+    gateway: Gateway, streams: bool
+) -> None:
+    passage, _ = gateway.begin(streams=streams)
+    peer = await gateway.double.peer()
+    await peer.asked()
+    peer.say(HEAD + piece(b"".join(map(event, TEXT)) + DONE))
+    await eventually(lambda: passage._answer.usage.completion_tokens == ALL_TOKENS)
+    with gateway.database_held_up():
+        passage.on_client_gone()
+        peer.say(END)
+        await eventually(lambda: not gateway.engine.in_flight)
+        await asyncio.sleep(LAST_WORD_SECONDS)  # as above
+        assert gateway.engine.in_flight == 0
+    assert [entry.completion_tokens for entry in await gateway.charged()] == [ALL_TOKENS]
 
 
 async def test_who_leaves_before_a_whole_answer_pays_by_the_engines_next_word(gateway: Gateway) -> None:

@@ -1,4 +1,4 @@
-"""What is charged of an answer that its reader leaves, and of one that a bug ends."""
+"""What is charged of an answer that its reader leaves, and of one that a bug ends; and how prompts are counted."""
 
 import asyncio
 
@@ -7,9 +7,14 @@ import pytest
 from app.billing.ledger import Entry
 from app.inference.chat_request import INTERVAL
 from app.inference.chunks import ChunkReader
-from app.inference.relay import Relay
+from app.inference.engine_errors import ContextExceeded
+from app.inference.relay import MAX_TOKEN_CHARS, Relay, TokenCount
+from app.orgs.allowances import Allowance
+from app.orgs.at_once import Crowd, TooManyAtOnce
+from app.orgs.keys import CurrentKey
+from app.orgs.roles import Role
 from tests.billing.test_ledger import write
-from tests.engines.engine_double import HEAD
+from tests.engines.engine_double import HEAD, whole
 from tests.inference import test_passage
 from tests.inference.test_passage import ALL, ALL_TOKENS, SOME, SOME_TOKENS, Gateway
 from tests.rows import target
@@ -79,3 +84,25 @@ async def test_an_engine_that_counts_now_and_then_is_heard_out_whatever_lies_the
         await leave()
     await answering
     assert await charged_tokens(gateway) == [ALL_TOKENS]
+
+
+async def test_who_has_a_prompt_counted_is_among_those_who_ask_at_once(gateway: Gateway) -> None:
+    crowd, relays = Crowd("this key", 1, 0.0, 0.0), [await funded_relay(gateway) for _ in range(2)]
+    for relay in relays:
+        relay.allowance = Allowance(CurrentKey(gateway.org_id, "key", Role.MEMBER), [], [], [crowd])
+    counting = asyncio.create_task(relays[0].count(BODY))
+    peer = await gateway.double.peer()
+    await peer.asked()
+    with pytest.raises(TooManyAtOnce):
+        await relays[1].count(BODY)
+    peer.say(whole(b'{"count": 3, "max_model_len": 64}'))
+    assert await counting == TokenCount(3, 64)
+    assert crowd.mine == 0
+
+
+async def test_what_cannot_fit_by_far_is_not_counted(gateway: Gateway) -> None:
+    relay = await funded_relay(gateway)
+    text = "x" * (relay.target.model.context_length * MAX_TOKEN_CHARS + 1)
+    with pytest.raises(ContextExceeded):
+        await relay.count({"messages": [{"role": "user", "content": text}]})
+    assert gateway.double.n_connections == 0

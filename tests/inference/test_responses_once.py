@@ -72,6 +72,16 @@ async def test_where_the_first_fails_the_next_is_answered_afresh(store: Store) -
     assert await kept(store, org_id, response["id"]) == response
 
 
+async def test_a_stream_that_failed_is_no_answer_to_who_asks_the_same_again(store: Store) -> None:
+    org_id = await new_org(store)
+    first = once(store, scripted(org_id, n_chunks=2, error=EngineLost("Gone.")))
+    assert (await told(first))[-1]["type"] == "response.failed"
+    assert await first.failed(EngineLost("Gone.")) == []
+    early = once(store, scripted(org_id, n_chunks=0))
+    assert (await early.failed(EngineLost("Gone, while it was kept alive.")))[-1]["type"] == "response.failed"
+    assert (await told(once(store, scripted(org_id))))[-1]["type"] == "response.completed"
+
+
 async def test_where_the_first_ones_client_leaves_the_next_is_answered_afresh(store: Store) -> None:
     org_id = await new_org(store)
     leaving = once(store, scripted(org_id, n_chunks=2, is_silent=True)).events()

@@ -7,7 +7,7 @@ import pytest
 
 from app.errors import Conflict
 from app.ids import new_id
-from app.store.idempotency import claim_key, find_claimed, release_key, reserve_key
+from app.store.idempotency import claim_key, find_claimed, is_claimed, release_key, reserve_key
 from app.store.session import Store
 from tests.rows import make_org
 
@@ -75,6 +75,11 @@ async def found(store: Store, org_id: str) -> str | None:
         return await find_claimed(session, org_id, "key", "same")
 
 
+async def is_made(store: Store, org_id: str) -> bool:
+    async with store.read() as session:
+        return await is_claimed(session, org_id, "key")
+
+
 async def test_of_requests_that_race_one_makes_the_object(store: Store) -> None:
     org = await org_id(store)
     ids = [f"resp_{n}" for n in range(12)]
@@ -82,10 +87,10 @@ async def test_of_requests_that_race_one_makes_the_object(store: Store) -> None:
     assert chosen.count(True) == 1
     mine = ids[chosen.index(True)]
     assert await reserve(store, org, mine)
-    assert await found(store, org) is None
+    assert (await found(store, org), await is_made(store, org)) == (None, False)
     async with store.begin() as session:
         assert await claim_key(session, org, "key", "same", mine) == mine
-    assert await found(store, org) == mine
+    assert (await found(store, org), await is_made(store, org)) == (mine, True)
     assert not any(await asyncio.gather(*(reserve(store, org, object_id) for object_id in ids if object_id != mine)))
 
 

@@ -3,10 +3,11 @@
 import asyncio
 import time
 from contextlib import suppress
+from typing import Any
 
 import anyio
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from app.error_handlers import as_api_error
@@ -30,6 +31,28 @@ async def test_what_an_exception_ends_leaves_nothing(store: Store) -> None:
             await make_org(session)
             raise LookupError
     assert await count_orgs(store) == 0
+
+
+async def test_who_is_cancelled_in_the_middle_of_a_statement_holds_nobody_up(store: Store) -> None:
+    async with store.begin() as session:
+        for _ in range(2):
+            await make_org(session)
+
+    async def look_closely() -> None:
+        async with store.begin() as session:
+            await session.execute(select(Org.id).with_for_update())
+
+    def cancel(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        if statement.startswith("SELECT orgs"):
+            looking.cancel()
+
+    looking = asyncio.create_task(look_closely())
+    event.listen(store.engine.sync_engine, "before_cursor_execute", cancel)
+    with pytest.raises(asyncio.CancelledError) as cancelled:
+        await looking
+    async with asyncio.timeout(5), store.begin() as session:
+        await make_org(session)
+    assert cancelled.traceback  # it keeps all that was under way
 
 
 async def test_many_writers_never_find_the_database_locked(store_url: str) -> None:
