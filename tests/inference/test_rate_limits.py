@@ -17,11 +17,6 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def org(simulated: Server) -> TestOrg:
-    return simulated.new_org()
-
-
-@pytest.fixture
 async def limited(simulated: Server, org: TestOrg) -> AsyncIterator[AsyncClient]:
     """Of an organisation that may ask four times a minute, by a key that may use ten thousand tokens."""
     store = Store(f"sqlite+aiosqlite:///{simulated.data_dir / 'loam.db'}")

@@ -1,6 +1,5 @@
 """POST /responses/input_tokens: how long a prompt is, before anybody pays for it."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -9,23 +8,12 @@ from openai import AsyncOpenAI, BadRequestError
 
 from tests.asking import MODEL, ledger_of, refused
 from tests.conformance.cases import FLAT_TOOLS
-from tests.servers import Server, TestOrg
+from tests.servers import Server
 
 pytestmark = pytest.mark.anyio
 
 ASKED: dict[str, Any] = {"model": MODEL, "input": "How is the weather?", "instructions": "Be brief."}
 TOOLS: Any = FLAT_TOOLS
-
-
-@pytest.fixture
-def org(simulated: Server) -> TestOrg:
-    return simulated.new_org()
-
-
-@pytest.fixture
-async def openai(simulated: Server, org: TestOrg) -> AsyncIterator[AsyncOpenAI]:
-    async with AsyncOpenAI(base_url=f"{simulated.url}/v1", api_key=org.key) as client:
-        yield client
 
 
 async def test_as_many_are_counted_as_an_answer_says_it_was_asked_with(openai: AsyncOpenAI) -> None:

@@ -1,6 +1,5 @@
 """Reasoning that clients carry along sealed, so that a conversation goes on though nothing of it is stored."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -24,17 +23,6 @@ THINKING: Json = {"model": THINKER, "extra_body": {"chat_template_kwargs": {"ena
 STATELESS: Json = {**THINKING, "include": SEALED, "store": False}
 QUESTION: Any = {"role": "user", "content": "How is the weather in Rome?"}
 MORE: Any = {"role": "user", "content": "And now?"}
-
-
-@pytest.fixture
-def org(simulated: Server) -> TestOrg:
-    return simulated.new_org()
-
-
-@pytest.fixture
-async def openai(simulated: Server, org: TestOrg) -> AsyncIterator[AsyncOpenAI]:
-    async with AsyncOpenAI(base_url=f"{simulated.url}/v1", api_key=org.key) as client:
-        yield client
 
 
 def reasoning_of(response: Response) -> ResponseReasoningItem:

@@ -27,11 +27,6 @@ RESPONSES = "/v1/responses"
 
 
 @pytest.fixture
-def org(simulated: Server) -> TestOrg:
-    return simulated.new_org()
-
-
-@pytest.fixture
 async def socket(simulated: Server, org: TestOrg) -> AsyncIterator[ClientConnection]:
     async with connected(simulated.url, org.headers) as socket:
         yield socket
