@@ -42,7 +42,7 @@ class Asked:
     only: dict[Group, str] = field(default_factory=dict)
 
 
-@dataclass  # not frozen: that takes four times as long, and an answer may have thousands
+@dataclass(slots=True)  # not frozen: that takes four times as long, and an answer may have thousands
 class Figures:
     n_entries: int = 0
     prompt_tokens: int = 0
@@ -57,7 +57,7 @@ class Figures:
         return Figures(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
 
 
-@dataclass
+@dataclass(slots=True)
 class UsageRow:
     """Of one bucket, by its beginning; an empty word where an entry had none."""
 

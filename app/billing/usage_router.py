@@ -4,8 +4,9 @@ import csv
 import io
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from datetime import datetime
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -14,7 +15,7 @@ from pydantic import BaseModel
 
 from app.billing.prices import cents
 from app.billing.sums import DAY_SECONDS
-from app.billing.usage import Asked, Bucket, Group, UsageRow, groups_of, usage
+from app.billing.usage import Asked, Bucket, Figures, Group, UsageRow, groups_of, usage
 from app.deps import SessionDep
 from app.errors import BadRequest
 from app.moments import epoch_seconds, iso
@@ -95,11 +96,12 @@ def asked_of(query: UsageQuery, now: float) -> Asked:
 def rows_of(asked: Asked, found: Sequence[UsageRow]) -> list[dict[str, Any]]:
     """Each as a `UsageOut`, which is not made of it: for thousands of rows that takes longer than to find them."""
     told_of = itemgetter(*(asked.groups.index(group) if group in asked.groups else -1 for group in Group))
+    figures_of = attrgetter(*(figure.name for figure in fields(Figures)))
     starts = {moment: iso(moment) for moment in {row.start_at for row in found}}
     rows = []
     for row in found:
         groups = told_of((*row.groups, None))
-        values = (starts[row.start_at], *groups, *vars(row.figures).values(), cents(row.figures.cost_micros))
+        values = (starts[row.start_at], *groups, *figures_of(row.figures), cents(row.figures.cost_micros))
         rows.append(dict(zip(NAMES, values, strict=True)))
     return rows
 
