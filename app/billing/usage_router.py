@@ -72,7 +72,7 @@ class UsageList(BaseModel):
 @router.get("/usage", response_model=UsageList, responses={200: {"content": {CSV: {}}}})
 async def list_usage(
     request: Request, query: Annotated[UsageQuery, Query()], org_id: CurrentOrg, session: SessionDep
-) -> Any:
+) -> Response:
     """Rows oldest first: one for each bucket and each of what is grouped by."""
     asked = asked_of(query, time.time())
     rows = rows_of(asked, await usage(session, org_id, asked))

@@ -75,6 +75,8 @@ class ChatProtocol(HttpToolsProtocol):
         extent = extent_of(data)
         if extent is None or extent.whole > HIGH_WATER_LIMIT:
             return False
+        if extent.whole - extent.head > self.state.settings.max_body_bytes:
+            return False
         way: ShortWay = self.state.short_way
         asker = self._asker
         if asker is None or asker.outline != extent.outline:

@@ -8,15 +8,18 @@ from starlette.datastructures import State
 from starlette.types import Scope
 
 from app.catalog.preference import wanted_gpu
+from app.catalog.resolve import Target
 from app.engines.client import chat_request
 from app.ids import new_id
 from app.inference.admission import parse_json, relay_for
 from app.inference.bounds import check_takes_tools
 from app.inference.chat import parse
 from app.inference.chat_answer import ChatAnswer, chat_answer
+from app.inference.chat_request import ChatRequest
 from app.inference.passage import Outlet, Passage
 from app.inference.plain_head import read_head
 from app.inference.relay import Relay
+from app.orgs.allowances import Allowance
 from app.orgs.allowed_models import require_model
 from app.orgs.auth import bearer_token
 from app.orgs.keys import CurrentKey, hash_key
@@ -67,8 +70,7 @@ class ShortWay:
         the request.
         """
         try:
-            key = self.find_key(asker)
-            asking = self._prepare(asker, key, raw) if key else None
+            asking = self._find(asker, raw)
             return self._start(asking, outlet, otherwise) if asking and asking.hold_now() else None
         except Exception:  # noqa: BLE001 - a bug too is the application's to tell, which will find it again
             return None
@@ -89,35 +91,43 @@ class ShortWay:
         except Exception:  # noqa: BLE001
             return None
 
+    def _find(self, asker: Asker, raw: bytes) -> "_Asking | None":
+        key = self.find_key(asker)
+        if key is None or not self._budgets.allow_now(key):
+            return None
+        body, asked = self._read(key, raw)
+        target = self._admissions.find_known(key.org_id, asked.model, wanted_gpu(asker.scope, body))
+        allowance = self._allowances.find_known(key) if key.is_throttled else None
+        if target is None or (key.is_throttled and allowance is None):
+            return None
+        return self._prepare(key, asked, target, allowance)
+
     async def _look_up(self, asker: Asker, raw: bytes) -> "_Asking | None":
         key = await self._key_ring.authenticate(asker.token)
         if key is None or key.role not in ASKERS:
             return None
-        body = parse_json(raw)
-        asked = parse(body)
-        require_model(key, asked.model)
+        body, asked = self._read(key, raw)
         await self._budgets.require(key)
-        if key.is_throttled:
-            await self._allowances.of(key)
-        await self._admissions.admit(key.org_id, asked.model, wanted_gpu(asker.scope, body))
-        return self._prepare(asker, key, raw)
+        allowance = await self._allowances.of(key) if key.is_throttled else None
+        target = await self._admissions.admit(key.org_id, asked.model, wanted_gpu(asker.scope, body))
+        return self._prepare(key, asked, target, allowance)
 
-    def _prepare(self, asker: Asker, key: CurrentKey, raw: bytes) -> "_Asking | None":
-        if self._state.draining or len(raw) > self._settings.max_body_bytes:
-            return None
+    def _read(self, key: CurrentKey, raw: bytes) -> tuple[dict[str, Any], ChatRequest]:
+        """Raises BadRequest, ModelNotAllowed."""
         body = parse_json(raw)
         asked = parse(body)
         require_model(key, asked.model)
-        target = self._admissions.find_known(key.org_id, asked.model, wanted_gpu(asker.scope, body))
-        if target is None or not self._budgets.allow_now(key):
+        return body, asked
+
+    def _prepare(
+        self, key: CurrentKey, asked: ChatRequest, target: Target, allowance: Allowance | None
+    ) -> "_Asking | None":
+        if self._state.draining:
             return None
         check_takes_tools(target.model, asked.tools, asked.tool_choice)
         relay = relay_for(self._state, target, key.org_id, new_id("req"))
         relay.key_id = key.key_id
-        if key.is_throttled:
-            relay.allowance = self._allowances.find_known(key)
-            if relay.allowance is None:
-                return None
+        relay.allowance = allowance
         body = relay.body(asked)
         return _Asking(relay, body, chat_request(body), chat_answer(asked, target), asked.streams)
 
