@@ -32,6 +32,7 @@ from app.store.tables import RateLevel
 SHARE_SECONDS = 1.0
 HEARD_SECONDS = 3.0  # an exchange takes its time, and one may fail
 KEPT_SECONDS = 5.0
+NEVER = -math.inf
 
 LEFT = itemgetter(0)
 
@@ -179,14 +180,17 @@ class Allowances:
             crowd.hear(others.get(subject, 0), running.get(subject, 0), _now())
 
     async def _hear(self, rates: Mapping[str, int], limits: Mapping[str, tuple[str, int]]) -> None:
+        """What was shared while the store was asked its answer may not know of: who has heard since is not told."""
+        asked_at = _now()
         async with self._store.read() as session:
             levels = await _levels(session, list(rates))
             others = await at_once.hear(session, self._gateway, list(limits))
         now = _now()
         for subject, per_minute in rates.items():
-            bucket = self._buckets.setdefault(subject, Bucket(per_minute, now, now, now))
+            bucket = self._buckets.setdefault(subject, Bucket(per_minute, now, NEVER, now))
             bucket.per_minute = per_minute
-            bucket.hear(levels.get(subject, 0.0), 0.0, now)
+            if bucket.heard_at < asked_at:
+                bucket.hear(levels.get(subject, 0.0), 0.0, now)
         for subject, (whose, limit) in limits.items():
             crowd = self._crowds.setdefault(subject, Crowd(whose, limit, now, now))
             crowd.limit = limit

@@ -1,11 +1,14 @@
 """Limits that two gateways share through the store."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.ids import new_id
+from app.orgs import allowances
 from app.orgs.allowances import Allowance, Allowances, RateLimited
 from app.orgs.at_once import TooManyAtOnce
 from app.orgs.keys import CurrentKey, Limits
@@ -55,6 +58,29 @@ async def test_what_one_gateway_let_in_the_other_does_not_once_it_has_been_told(
     await gateways[1].share()
     await gateways[0].share()
     assert take_all(first) == 0
+
+
+async def test_what_is_shared_while_the_store_is_asked_is_not_forgotten(
+    gateways: tuple[Allowances, Allowances], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, limit = gateways[0], Limits(requests_per_minute=5)
+    first = await ours.of(a_key(NONE, limit))
+    levels, has_read, may_go_on = allowances._levels, asyncio.Event(), asyncio.Event()
+
+    async def levels_of_a_moment_ago(session: AsyncSession, subjects: Sequence[str]) -> dict[str, float]:
+        found = await levels(session, subjects)
+        has_read.set()
+        await may_go_on.wait()
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(allowances, "_levels", levels_of_a_moment_ago)
+        asking = asyncio.create_task(ours.of(a_key(NONE, limit)))
+        await has_read.wait()
+    assert take_all(first) == 5
+    await ours.share()
+    may_go_on.set()
+    assert take_all(await asking) == 0
 
 
 async def test_a_gateway_that_has_just_started_knows_what_was_taken(gateways: tuple[Allowances, Allowances]) -> None:
