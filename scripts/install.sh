@@ -4,15 +4,23 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=$1 engine=$2 more=${3:-}
-python=${PYTHON:-python3}
 torch_version=2.13.0
 torch_cpu_index=${TORCH_CPU_INDEX:-https://download.pytorch.org/whl/cpu}
 
-"$python" -c 'import sys; sys.exit(not ((3, 11) <= sys.version_info < (3, 14)))' || {
+is_supported() { "$1" -c 'import sys; sys.exit(not ((3, 11) <= sys.version_info < (3, 14)))' 2>/dev/null; }
+# venv wants ensurepip; the engine compiles against the headers.
+is_complete() { "$1" -c 'import ensurepip, os, sys, sysconfig
+sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' 2>/dev/null; }
+
+# A distribution's own Python is built with optimisations, which those that pyenv compiles lack unless told otherwise.
+python=${PYTHON:-/usr/bin/python3}
+[ -n "${PYTHON:-}" ] || { is_supported "$python" && is_complete "$python"; } || python=python3
+is_supported "$python" || {
   echo "Loam needs Python 3.11, 3.12 or 3.13; '$python' is $("$python" --version 2>&1)." >&2
   echo "Install one and name it: make install PYTHON=python3.12" >&2
   exit 1
 }
+[ -x "$venv/bin/python" ] || echo "==> $("$python" --version), $(command -v "$python")"
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv" || {
   rm -rf "$venv"
   echo "No virtual environment could be made. On Debian and Ubuntu: apt install python3-venv" >&2
