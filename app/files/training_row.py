@@ -4,6 +4,8 @@ from typing import Any
 
 import orjson
 
+from app.nesting import count_openings
+
 ROLES = ("system", "developer", "user", "assistant", "tool")
 MAX_DEPTH = 100  # whatever reads the row later recurses: keep far from its limits
 MISSING: Any = object()
@@ -43,7 +45,7 @@ def parse(line: bytes) -> Any:
     except orjson.JSONDecodeError as error:
         raise _unreadable(line, error) from None
     # Counting is cheap, walking is not: walk only what could be too deep or hold a NUL.
-    if line.count(b"{") + line.count(b"[") > MAX_DEPTH or b"\\u0000" in line:
+    if count_openings(line) > MAX_DEPTH or b"\\u0000" in line:
         _check_values(value)
     return value
 

@@ -17,6 +17,7 @@ from app.errors import BadRequest
 from app.files.storage import Storage
 from app.inference.bounds import walk
 from app.inference.relay import Relay
+from app.nesting import count_openings
 from app.orgs.allowances import Allowance
 from app.orgs.allowed_models import require_model
 from app.orgs.keys import CurrentKey
@@ -83,7 +84,7 @@ def parse_json(raw: bytes) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise BadRequest("The body must be a JSON object.")
     # Few bodies have brackets enough to be worth the walk.
-    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and any(depth > MAX_DEPTH for _, depth in walk(body)):
+    if count_openings(raw) > MAX_DEPTH and any(depth > MAX_DEPTH for _, depth in walk(body)):
         raise BadRequest(f"The body is nested more than {MAX_DEPTH} deep.")
     return body
 
