@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from app.store.base import Base
 
 MAX_ROWS = 512  # an SQLite statement takes 32,766 values
+MAX_AT_ONCE = 64  # for each number of rows up to here there is a statement
 
 Row = Mapping[str, Any]
 Rows = Sequence[Row]
@@ -47,9 +48,11 @@ class SqliteInserter:
     def _insert(self, table: type[Base], rows: Rows) -> None:
         try:
             self._connection = self._connection or self._connect()
+            parts = _parts(rows)
             with self._connection:  # commits, or rolls back
-                self._connection.execute("BEGIN IMMEDIATE")
-                for part in _powers_of_two(rows):
+                if len(parts) > 1:  # one statement is a transaction of its own
+                    self._connection.execute("BEGIN IMMEDIATE")
+                for part in parts:
                     statement, values_of = _statement(table, len(part))
                     self._connection.execute(statement, [*chain.from_iterable(map(values_of, part))])
         except sqlite3.Error as error:
@@ -60,8 +63,12 @@ class SqliteInserter:
             self._connection.close()
 
 
-def _powers_of_two(rows: Rows) -> Iterator[Rows]:
+def _parts(rows: Rows) -> Sequence[Rows]:
     """All rows, in as few parts as there are statements for: each is made and prepared once."""
+    return [rows] if len(rows) <= MAX_AT_ONCE else [*_powers_of_two(rows)]
+
+
+def _powers_of_two(rows: Rows) -> Iterator[Rows]:
     begin = 0
     while left := len(rows) - begin:
         size = min(1 << left.bit_length() - 1, MAX_ROWS)
@@ -73,7 +80,7 @@ def _powers_of_two(rows: Rows) -> Iterator[Rows]:
 def _statement(table: type[Base], n_rows: int) -> tuple[str, Columns]:
     """And what it takes of a row, in its order.
 
-    One statement for many rows: between two statements the thread may wait for the other's turn, which is the loop's.
+    One statement for many rows: after each the thread waits for its turn, which the event loop's thread has meanwhile.
     """
     insert = sqlite.insert(table).on_conflict_do_nothing().compile(dialect=sqlite.dialect())
     names = insert.positiontup or []
