@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from app.error_handlers import as_api_error
 from app.ids import new_id
 from app.store.base import db_now
+from app.store.inserter import MAX_AT_ONCE, MAX_ROWS
 from app.store.session import Store, insert_if_absent
 from app.store.tables import IdempotencyKey, Org, StoredResponse
 from tests.rows import make_org
@@ -100,6 +101,29 @@ async def test_a_row_is_inserted_once_and_a_missing_parent_is_refused(store: Sto
     with pytest.raises(IntegrityError):
         async with store.begin() as session:
             await session.execute(insert_if_absent(session, IdempotencyKey).values({**row, "org_id": "nobody"}))
+
+
+def keys_of(org_id: str, n: int, *, first: int = 0) -> list[dict[str, Any]]:
+    row = {"org_id": org_id, "request_hash": "h", "object_id": "o", "created_at": 0.0, "expires_at": None}
+    return [{**row, "key": f"k{first + each}"} for each in range(n)]
+
+
+async def count_keys(store: Store) -> int:
+    async with store.read() as session:
+        return await session.scalar(select(func.count()).select_from(IdempotencyKey)) or 0
+
+
+@pytest.mark.parametrize("n", [1, MAX_AT_ONCE, MAX_AT_ONCE + 1, MAX_ROWS + MAX_AT_ONCE + 3])
+async def test_of_rows_inserted_together_all_are_there_or_none(store: Store, n: int) -> None:
+    async with store.begin() as session:
+        org = await make_org(session)
+    await store.insert(IdempotencyKey, keys_of(org.id, n))
+    assert await count_keys(store) == n
+    with pytest.raises(DBAPIError):
+        await store.insert(IdempotencyKey, [*keys_of(org.id, n, first=n), *keys_of("nobody", 1, first=2 * n)])
+    assert await count_keys(store) == n
+    await store.insert(IdempotencyKey, keys_of(org.id, 2 * n))
+    assert await count_keys(store) == 2 * n
 
 
 async def test_the_clock_of_the_database_runs_in_epoch_seconds(store: Store) -> None:
