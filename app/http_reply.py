@@ -56,4 +56,4 @@ class Reply:
 
 
 def lines(headers: Sequence[Header]) -> list[bytes]:
-    return [b"%b: %b\r\n" % header for header in headers]
+    return [name + b": " + value + b"\r\n" for name, value in headers]

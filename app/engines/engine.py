@@ -3,10 +3,10 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from math import inf
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 
@@ -41,8 +41,7 @@ class State(StrEnum):
     STOPPING = "stopping"
 
 
-@dataclass(frozen=True)
-class EngineKey:
+class EngineKey(NamedTuple):
     model_id: str
     gpu: GpuChoice
 

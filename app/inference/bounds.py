@@ -24,17 +24,17 @@ class UnsupportedInput(BadRequest):
 def check_messages(messages: Sequence[Any]) -> None:
     """Raises UnsupportedInput. Only text goes to a text model, so nothing is ever fetched for a message."""
     for index, message in enumerate(messages):
-        where = f"messages[{index}]"
         if not isinstance(message, Mapping) or message.get("role") not in ROLES:
+            where = f"messages[{index}]"
             raise UnsupportedInput(
                 f"{where}: must be an object with a role of {', '.join(sorted(ROLES))}.", param=where
             )
-        _check_content(message.get("content"), f"{where}.content")
+        content = message.get("content")
+        if not (content is None or isinstance(content, str)):
+            _check_parts(content, f"messages[{index}].content")
 
 
-def _check_content(content: Any, where: str) -> None:
-    if content is None or isinstance(content, str):
-        return
+def _check_parts(content: Any, where: str) -> None:
     if not isinstance(content, list):
         raise UnsupportedInput(f"{where}: must be a string or a list of text parts.", param=where)
     for index, part in enumerate(content):

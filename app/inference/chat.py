@@ -10,7 +10,7 @@ from app import sse
 from app.catalog.preference import wanted_gpu
 from app.error_handlers import as_api_error, validation_error
 from app.inference.admission import admit, read_json, relay_of
-from app.inference.bounds import check_messages, check_schema, check_takes_tools, check_tools
+from app.inference.bounds import check_messages, check_schema, check_takes_tools, check_tool_choice, check_tools
 from app.inference.chat_answer import chat_answer
 from app.inference.chat_request import ChatRequest
 from app.inference.relay import Relay
@@ -49,6 +49,7 @@ def parse(body: dict[str, Any]) -> ChatRequest:
         raise validation_error(error.errors()) from error
     check_messages(asked.messages)
     check_tools(asked.tools)
+    check_tool_choice(asked.tools, asked.tool_choice)
     if asked.response_format and asked.response_format["type"] == "json_schema":
         check_schema(asked.response_format["json_schema"]["schema"], "response_format.json_schema.schema")
     return asked

@@ -81,8 +81,7 @@ class WholeChat:
             return
         data = b"".join(self._unread)
         self._unread.clear()
-        for chunk in self._reader.feed(data):
-            self._folding.feed(chunk)
+        self._folding.feed(*self._reader.feed(data))
 
 
 def completion(answer: dict[str, Any], *, model: str, gpu: str) -> dict[str, Any]:

@@ -26,6 +26,8 @@ class ChatProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._way: ShortWay = self.state.short_way
+        self._max_body_bytes: int = self.state.settings.max_body_bytes
         self._is_in_message = False  # uvicorn, that is
         self._asker: Asker | None = None  # the last one
         self._unread = b""  # of a request that is not all here, or what a client sent ahead of its answer
@@ -75,9 +77,9 @@ class ChatProtocol(HttpToolsProtocol):
         extent = extent_of(data)
         if extent is None or extent.whole > HIGH_WATER_LIMIT:
             return False
-        if extent.whole - extent.head > self.state.settings.max_body_bytes:
+        if extent.whole - extent.head > self._max_body_bytes:
             return False
-        way: ShortWay = self.state.short_way
+        way = self._way
         asker = self._asker
         if asker is None or asker.outline != extent.outline:
             asker = self._asker = way.find_asker(extent.outline, self.paths)
@@ -93,12 +95,12 @@ class ChatProtocol(HttpToolsProtocol):
         body = data[extent.head : extent.whole]
         self._passage = way.begin(asker, body, self._reply, self._give_up)
         if self._passage is None:
-            self._look_up(way, asker, body, self._reply)
+            self._look_up(asker, body, self._reply)
         return True
 
-    def _look_up(self, way: ShortWay, asker: Asker, body: bytes, reply: Reply) -> None:
+    def _look_up(self, asker: Asker, body: bytes, reply: Reply) -> None:
         """uvicorn waits for its tasks when it stops."""
-        begun = way.begin_when_known(asker, body, reply, self._give_up)
+        begun = self._way.begin_when_known(asker, body, reply, self._give_up)
         self._looking = self.loop.create_task(self._go_on(begun))
         self.tasks.add(self._looking)
         self._looking.add_done_callback(self.tasks.discard)

@@ -4,11 +4,11 @@ What is named here is forwarded; everything else is ignored, so that no field re
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator
 
-from app.inference.bounds import FUNCTION_NAME, MAX_MESSAGES, MAX_TOOLS, check_tool_choice
+from app.inference.bounds import FUNCTION_NAME, MAX_MESSAGES, MAX_TOOLS
 from app.inference.schema_for_engine import for_engine
 
 # An answer that nobody reads as it comes need not come token by token: that costs the engine a good part of its time.
@@ -79,11 +79,6 @@ class EngineFields(BaseModel):
             if not isinstance(inner.get("strict"), bool | None):
                 raise ValueError("json_schema.strict must be true or false")
         return value
-
-    @model_validator(mode="after")
-    def tools_offer_the_choice(self) -> Self:
-        check_tool_choice(self.tools, self.tool_choice)
-        return self
 
 
 FORWARDED = frozenset(EngineFields.model_fields)
