@@ -48,7 +48,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One GPU: another model's engine starts at once where nobody has a lease on the first one's, else much later."""
     times = {"LOAM_SIMULATE_START_SECONDS": "0.5", "LOAM_KEEP_ALIVE_SECONDS": "0.1", "LOAM_DEVICES": '["A100:1"]'}
     known = {"LOAM_KEY_CACHE_SECONDS": "60"}  # who is known is answered below ASGI
-    with running_server(tmp_path_factory.mktemp("left"), "--simulate", **times, **known) as server:
+    noted = {"LOAM_LOG_PROMPTS": "true"}
+    with running_server(tmp_path_factory.mktemp("left"), "--simulate", **times, **known, **noted) as server:
         yield server
         asyncio.run(answered(server, OTHER))
 
@@ -115,8 +116,8 @@ async def leaving(*asking: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 
 
 async def test_who_leaves_in_the_cold_start_leaves_nothing_behind(server: Server, clients: list[Client]) -> None:
-    async with leaving(*(client.ask("Hello", OTHER) for client in clients)):
-        await asyncio.sleep(0.3)
+    async with leaving(*(client.ask("Good morning", OTHER) for client in clients)):
+        await eventually(lambda: count_asked(server, "Good morning") == len(clients))
     await answered(server, MODEL)
     assert [await client.charged_tokens(server) for client in clients] == [0] * len(clients)
 
@@ -140,13 +141,28 @@ async def test_who_leaves_in_the_middle_ends_the_generation_and_pays_for_what_wa
         earlier, paid = count_generated(server), [await client.charged_tokens(server) for client in clients]
         async with leaving(*(client.ask("Go on [simulate: pace=50] [simulate: tokens=2000]") for client in clients)):
             await eventually(lambda: count_running(server) == len(clients))
-            await asyncio.sleep(0.6)
-            made = count_generated(server) - earlier
+            made = await generated(server, earlier + 20 * N_SAMPLES) - earlier
+            await generated(server, earlier + made + N_SAMPLES)
         await eventually(lambda: count_running(server) == 0, within_seconds=1)
         charged = await eventually(partial(charges_since, server, clients, paid))
         # What an engine makes until it hears of the hanging up it tells nobody, since neither this one nor vLLM speaks
         # of the usage of what was aborted. All before is paid for, but for a token of each sample on its way.
-        assert made - N_SAMPLES <= sum(charged) <= count_generated(server) - earlier
+        assert made <= sum(charged) <= count_generated(server) - earlier
+
+
+def count_asked(server: Server, text: str) -> int:
+    """Requests that got as far as to wait for an engine."""
+    return sum("asked" in line and text in line for line in server.log.splitlines())
+
+
+async def generated(server: Server, n_tokens: int) -> int:
+    """What the engines have made, once that is as much."""
+
+    def enough() -> int:
+        count = count_generated(server)
+        return count if count >= n_tokens else 0
+
+    return await eventually(enough)
 
 
 async def charges_since(server: Server, clients: list[Client], paid: list[int]) -> list[int]:

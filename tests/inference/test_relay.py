@@ -71,17 +71,23 @@ async def test_nothing_is_charged_for_an_answer_that_a_bug_ended(gateway: Gatewa
     assert await charged_tokens(gateway) == []
 
 
-async def test_an_engine_that_counts_now_and_then_is_heard_out_whatever_lies_there_unread(gateway: Gateway) -> None:
-    relay, has_left = await funded_relay(gateway), asyncio.Event()
+@pytest.mark.parametrize("lies_unread", [True, False])
+async def test_an_engine_that_counts_now_and_then_is_heard_out_whatever_lies_there_unread(
+    gateway: Gateway, lies_unread: bool
+) -> None:
+    relay, has_left, reader = await funded_relay(gateway), asyncio.Event(), ChunkReader()
 
     async def leave() -> None:
-        async with relay.stream({**BODY, INTERVAL: 16}, ChunkReader()):
+        async with relay.stream({**BODY, INTERVAL: 16}, reader) as pieces:
+            if not lies_unread:
+                reader.feed(await anext(pieces))
             has_left.set()
-            raise asyncio.CancelledError
+            leaving.cancel()
+            await asyncio.Event().wait()
 
-    answering = asyncio.create_task(answer(gateway, has_left))
+    answering, leaving = asyncio.create_task(answer(gateway, has_left)), asyncio.create_task(leave())
     with pytest.raises(asyncio.CancelledError):
-        await leave()
+        await leaving
     await answering
     assert await charged_tokens(gateway) == [ALL_TOKENS]
 
