@@ -17,7 +17,7 @@ from app.inference.responses_begin import begin, begin_compaction, begin_countin
 from app.inference.responses_compaction import CompactRequest
 from app.inference.responses_follow import follow
 from app.inference.responses_items import Item
-from app.inference.responses_once import Once
+from app.inference.responses_once import Once, find_earlier
 from app.inference.responses_references import with_referenced
 from app.inference.responses_request import SEALED_REASONING, Includable, ResponseCreate
 from app.inference.responses_retold import retold
@@ -25,7 +25,7 @@ from app.inference.responses_sealing import with_reasoning_sealed
 from app.inference.responses_sending import FollowedAnswer, StreamedAnswer, ToldAnswer, WholeAnswer, as_json
 from app.orgs.auth import CurrentOrg
 from app.settings import Settings
-from app.store.idempotency import IdempotencyHeader, find_claimed
+from app.store.idempotency import IdempotencyHeader
 from app.store.paging import PageQuery
 
 router = APIRouter(prefix="/responses", tags=["inference"])
@@ -98,9 +98,8 @@ async def create_response(
     asked = validated(ResponseCreate, body)
     target = await admit(request, org_id, asked.model, wanted_gpu(request.scope, body))
     async with store.read() as session:
-        earlier = await find_claimed(session, org_id, idempotency_key, body)
-        if earlier:
-            return again(request, (await stored.get(session, org_id, earlier)).body, streamed=asked.stream)
+        if earlier := await find_earlier(session, org_id, idempotency_key, body):
+            return again(request, earlier, streamed=asked.stream)
         conversation = await stored.history(session, org_id, asked.previous_response_id)
         asked = await with_referenced(session, org_id, asked, conversation)
     exchange = begin(request, target, org_id, asked, conversation, (idempotency_key, body))
@@ -108,8 +107,7 @@ async def create_response(
         queued = await backgrounds.begin(exchange)
         answer = {**queued, "selected_gpu": exchange.gpu}
         return followed(request, queued["id"], gpu=exchange.gpu) if asked.stream else as_json(answer, exchange.gpu)
-    is_kept_once = asked.store and idempotency_key
-    work = Once(exchange, store, request.app.state.settings) if is_kept_once else exchange
+    work = exchange if idempotency_key is None else Once(exchange, store, request.app.state.settings)
     return StreamedAnswer(work) if asked.stream else WholeAnswer(work)
 
 

@@ -115,13 +115,13 @@ class Exchange:
         code = "invalid_prompt" if isinstance(told, BadRequest) else told.code
         return await self._kept([*start, *self._events.fail(told.message, code)])
 
-    async def claim(self, session: AsyncSession) -> str:
+    async def claim(self, session: AsyncSession, *, answer: Response | None = None) -> str:
         """The response that answers this request: ours, or one that the same idempotency key made before.
 
-        Raises Conflict.
+        `answer`: ours, where it is stored nowhere. Raises Conflict.
         """
         key, request = self.idempotency
-        return await claim_key(session, self.org_id, key, request, self.response["id"])
+        return await claim_key(session, self.org_id, key, request, self.response["id"], answer=answer)
 
     async def save(self, session: AsyncSession, response: Response) -> None:
         stored.add(session, self.org_id, response, self.items, before=self._unstored)
@@ -152,10 +152,15 @@ class Exchange:
         return last
 
     async def _keep(self, response: Response) -> None:
-        if self._asked.store and not self._asked.background:
-            async with self._store.begin() as session:
-                if response["status"] != "failed":  # else the same request, sent again, is answered afresh
-                    await self.claim(session)
+        """Stored, and for who sends the same again under its key; one that failed is then answered afresh."""
+        is_stored, key = self._asked.store, self.idempotency[0]
+        is_repeated = key is not None and response["status"] != "failed"
+        if self._asked.background or not (is_stored or is_repeated):
+            return
+        async with self._store.begin() as session:
+            if is_repeated:
+                await self.claim(session, answer=None if is_stored else response)
+            if is_stored:
                 await self.save(session, response)
 
 

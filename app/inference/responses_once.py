@@ -3,8 +3,10 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from typing import Any
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.error_handlers import HANDLED
 from app.inference import responses_store as stored
@@ -13,7 +15,7 @@ from app.inference.responses_object import Response
 from app.inference.responses_retold import retold
 from app.inference.responses_stream import Event
 from app.settings import Settings
-from app.store.idempotency import find_claimed, release_key, reserve_key
+from app.store.idempotency import find_answer, find_claimed, release_key, reserve_key
 from app.store.session import Store
 from app.upkeep.loops import repeat
 
@@ -73,12 +75,22 @@ class Once:
             await self._let_go()
 
     async def _earlier(self) -> Response | None:
-        while not await self._hold():
+        while not await self._reserve():
             async with self._store.read() as session:
-                if made := await find_claimed(session, self._org_id, self._key, self._request):
-                    return (await stored.get(session, self._org_id, made)).body
+                if earlier := await find_earlier(session, self._org_id, self._key, self._request):
+                    return earlier
             await asyncio.sleep(self._settings.poll_seconds)
         return None
+
+    async def _reserve(self) -> bool:
+        """As `_hold`; who leaves meanwhile lets the key go, once it is known to be theirs or not."""
+        holding = asyncio.create_task(self._hold())
+        try:
+            return await asyncio.shield(holding)
+        except asyncio.CancelledError:
+            await asyncio.gather(holding, return_exceptions=True)
+            await self._let_go()
+            raise
 
     async def _hold(self) -> bool:
         """Whether the key is ours for now."""
@@ -94,3 +106,12 @@ class Once:
                 await release_key(session, self._org_id, self._key, self._response_id)
         except HANDLED as error:
             log.warning("idempotency key cannot be let go just now; it lapses", error=repr(error)[:500])
+
+
+async def find_earlier(session: AsyncSession, org_id: str, key: str | None, request: Any) -> Response | None:
+    """What an earlier same request was answered, whether it is stored or not. Raises Conflict, UnknownResponse."""
+    made = await find_claimed(session, org_id, key, request)
+    if made is None:
+        return None
+    unstored: Response | None = await find_answer(session, org_id, key, request)
+    return unstored or (await stored.get(session, org_id, made)).body

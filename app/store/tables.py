@@ -375,6 +375,7 @@ class IdempotencyKey(Base):
     """What a creating POST under an `Idempotency-Key` made, and a hash of what it was asked.
 
     `expires_at`: while it is still being made; then nobody makes it any more, unless they said so meanwhile.
+    `answer`: sealed, what is kept nowhere else.
     """
 
     __tablename__ = "idempotency_keys"
@@ -385,6 +386,7 @@ class IdempotencyKey(Base):
     object_id: Mapped[str]
     created_at: Mapped[float] = mapped_column(default=time.time)
     expires_at: Mapped[float | None]
+    answer: Mapped[bytes | None]
 
 
 class DeviceLease(Base):

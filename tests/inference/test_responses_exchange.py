@@ -69,7 +69,7 @@ def scripted(org_id: str, **script: Any) -> ScriptedRelay:
     return relay
 
 
-def exchange(store: Store, relay: Relay, key: str | None = None, **fields: Any) -> Exchange:
+def exchange(store: Store, relay: Relay, key: str | None = None, /, **fields: Any) -> Exchange:
     asked = ResponseCreate.model_validate({"model": "test/a", "input": "What is loam?", **fields})
     chat = parse_chat(to_chat(asked, [], orjson.loads))
     return Exchange(relay, store, asked, chat, seal=dump_json, idempotency=(key, fields))

@@ -133,16 +133,22 @@ def test_a_response_is_followed_and_cancelled_through_another_gateway(
         assert ok(here.get(f"{PATH}/{long}"))["status"] == "cancelled"
 
 
+@pytest.mark.parametrize("is_stored", [True, False])
 def test_the_same_request_at_two_gateways_at_once_is_answered_once(
-    gateway: Gateway, other: Server, org: TestOrg
+    gateway: Gateway, other: Server, org: TestOrg, is_stored: bool
 ) -> None:
-    asked = {"model": MODEL, "input": "Hello [simulate: tokens=25] [simulate: pace=50]"}
-    key = {"Idempotency-Key": "at two gateways"}
+    asked = {"model": MODEL, "input": "Hello [simulate: tokens=25] [simulate: pace=50]", "store": is_stored}
+    key = {"Idempotency-Key": f"at two gateways, {is_stored}"}
     with client_of(gateway.server, org) as here, client_of(other, org) as there, ThreadPoolExecutor() as threads:
         begun = [threads.submit(client.post, PATH, json=asked, headers=key) for client in (here, there, here, there)]
         answers = [ok(each.result()) for each in begun]
         assert [answer["id"] for answer in answers] == [answers[0]["id"]] * 4
-        assert ok(there.get(f"{PATH}/{answers[0]['id']}"))["output"] == answers[0]["output"]
+        assert ok(here.post(PATH, json=asked, headers=key))["output"] == answers[0]["output"]
+        found = there.get(f"{PATH}/{answers[0]['id']}")
+        if is_stored:
+            assert ok(found)["output"] == answers[0]["output"]
+        else:
+            refused(found, 404, param="response_id")
 
 
 def test_a_gateway_takes_no_more_background_responses_than_it_may(other: Server, org: TestOrg) -> None:

@@ -4,11 +4,12 @@ import asyncio
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from app.errors import Conflict
 from app.inference.engine_errors import EngineLost
 from app.inference.responses_once import Once
+from app.inference.responses_store import UnknownPreviousResponse, UnknownResponse, history
 from app.settings import Settings
 from app.store.session import Store
 from app.store.tables import IdempotencyKey
@@ -21,7 +22,7 @@ Json = dict[str, Any]
 SETTINGS = Settings(lease_seconds=2, poll_seconds=0.02)
 
 
-def once(store: Store, relay: ScriptedRelay, **fields: Any) -> Once:
+def once(store: Store, relay: ScriptedRelay, /, **fields: Any) -> Once:
     return Once(exchange(store, relay, "key", **fields), store, SETTINGS)
 
 
@@ -82,15 +83,44 @@ async def test_a_stream_that_failed_is_no_answer_to_who_asks_the_same_again(stor
     assert (await told(once(store, scripted(org_id))))[-1]["type"] == "response.completed"
 
 
-async def test_where_the_first_ones_client_leaves_the_next_is_answered_afresh(store: Store) -> None:
+async def test_where_the_first_ones_client_leaves_the_next_is_answered_afresh(store: Store, store_url: str) -> None:
     org_id = await new_org(store)
+    other, tries = Store(store_url), list[object]()
+    event.listen(other.engine.sync_engine, "commit", tries.append)
     leaving = once(store, scripted(org_id, n_chunks=2, is_silent=True)).events()
     await anext(leaving)
-    waiting = asyncio.create_task(told(once(store, scripted(org_id))))
-    await asyncio.sleep(2 * SETTINGS.poll_seconds)
+    waiting = asyncio.create_task(told(once(other, scripted(org_id))))
+    await eventually(lambda: len(tries) > 1)
     assert not waiting.done()
     await leaving.aclose()
     assert (await waiting)[-1]["type"] == "response.completed"
+    await other.close()
+
+
+async def test_who_leaves_just_as_the_key_becomes_theirs_does_not_keep_it(store: Store) -> None:
+    org_id = await new_org(store)
+    leaving = asyncio.create_task(once(store, scripted(org_id)).whole())
+    event.listen(store.engine.sync_engine, "commit", lambda _: leaving.cancel(), once=True)
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    assert await held_until(store) == 0
+
+
+async def test_what_is_not_stored_is_answered_once_under_a_key_and_read_by_nobody_else(store: Store) -> None:
+    org_id = await new_org(store)
+    first, second, third = (scripted(org_id) for _ in range(3))
+    response = await once(store, first, store=False).whole()
+    assert await once(store, second, store=False).whole() == response
+    assert (await told(once(store, third, store=False)))[-1]["response"] == response
+    assert (first.was_open, second.was_open, third.was_open) == (True, False, False)
+    async with store.read() as session:
+        with pytest.raises(UnknownPreviousResponse):
+            await history(session, org_id, response["id"])
+        kept_bytes = await session.scalar(select(IdempotencyKey.answer))
+    with pytest.raises(UnknownResponse):
+        await kept(store, org_id, response["id"])
+    assert kept_bytes
+    assert response["output_text"].encode() not in kept_bytes
 
 
 async def test_another_request_under_the_key_is_refused_at_once(store: Store) -> None:
