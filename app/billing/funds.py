@@ -99,10 +99,11 @@ class Funds:
                     return found
                 was_outrun = account.has_more  # by others, who took what was free meanwhile
                 is_hopeless = account.seen.others_micros == 0 and not was_outrun
-                if is_hopeless or came_at >= give_up_at:
+                pause_seconds = 0 if was_outrun else ASK_AGAIN_SECONDS
+                if is_hopeless or came_at + pause_seconds >= give_up_at:
                     return self._rest(org_id, account, micros, least)
             need = micros + account.purse.free if was_outrun else micros  # counting on nothing that is free
-            await asyncio.sleep(0 if was_outrun else ASK_AGAIN_SECONDS)
+            await asyncio.sleep(pause_seconds)
 
     async def require(self, org_id: str) -> None:
         """Raises as `hold` does, unless there is something left to spend."""

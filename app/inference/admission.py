@@ -43,17 +43,22 @@ class Admissions:
         self._known: Remembered[tuple[str, str, str | None], Target] = Remembered(settings.key_cache_seconds)
 
     async def admit(self, org_id: str, model: str, gpu: str | None) -> Target:
-        """Raises InsufficientFunds, UnknownModel, WrongGpu."""
+        """Raises InsufficientFunds, FundsHeld, UnknownModel, WrongGpu."""
+        target = await self.look_up(org_id, model, gpu)
+        await self._funds.require(org_id)
+        return target
+
+    async def look_up(self, org_id: str, model: str, gpu: str | None) -> Target:
+        """Whether there are funds is for who holds some to find out. Raises UnknownModel, WrongGpu."""
         key = (org_id, model, gpu)
         target = self._known.find(key)
         if target is None:
             target = await self._resolve(org_id, model, gpu)
             self._known.add(key, target)
-        await self._funds.require(org_id)
         return target
 
     def find_known(self, org_id: str, model: str, gpu: str | None) -> Target | None:
-        """What `admit` said a moment ago; whether there are funds is for who holds some to find out."""
+        """What `look_up` said a moment ago."""
         return self._known.find((org_id, model, gpu))
 
     def forget(self) -> None:

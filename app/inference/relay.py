@@ -120,7 +120,7 @@ class Relay:
         return self.hold is not None
 
     async def hold_soon(self, body: Mapping[str, Any], n_bytes: int) -> None:
-        """The same, once the store was asked. Raises InsufficientFunds, FundsHeld."""
+        """The same, once the store was asked; others' money is not waited for. Raises InsufficientFunds, FundsHeld."""
         funds, micros = self.charges.funds, self._bound(body, n_bytes).micros
         self.hold = await funds.hold(self.org_id, micros, wait_seconds=ASK_AGAIN_SECONDS)
 

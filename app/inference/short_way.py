@@ -109,7 +109,7 @@ class ShortWay:
         body, asked = self._read(key, raw)
         await self._budgets.require(key)
         allowance = await self._allowances.of(key) if key.is_throttled else None
-        target = await self._admissions.admit(key.org_id, asked.model, wanted_gpu(asker.scope, body))
+        target = await self._admissions.look_up(key.org_id, asked.model, wanted_gpu(asker.scope, body))
         return self._prepare(key, asked, target, allowance)
 
     def _read(self, key: CurrentKey, raw: bytes) -> tuple[dict[str, Any], ChatRequest]:
@@ -133,7 +133,7 @@ class ShortWay:
 
     def _start(self, asking: "_Asking", outlet: Outlet, otherwise: Callable[[], None]) -> Passage | None:
         """Of one that has its funds, which are let go unless it gets under way."""
-        relay = asking.relay
+        relay, leased = asking.relay, None
         try:
             if relay.allowance:
                 relay.allowance.require()
@@ -148,6 +148,8 @@ class ShortWay:
                 passage.begin(asking.request, outlet, headers, otherwise)
                 return passage
         except BaseException:
+            if leased:
+                leased.release()
             relay.let_go()
             raise
         relay.let_go()

@@ -12,6 +12,7 @@ from app.store.session import Store
 from app.store.tables import ApiKey, Org, Revision
 
 TELL_SECONDS = 30.0
+HAND_OVER_SECONDS = 0.1  # from the short way to the application, which asks again
 
 
 class KeyRing:
@@ -26,13 +27,15 @@ class KeyRing:
         self._store = store
         self._usual_at_once = usual_at_once
         self._known: Remembered[str, CurrentKey] = Remembered(cache_seconds)
+        self._refused: Remembered[str, bool] = Remembered(min(cache_seconds, HAND_OVER_SECONDS))
         self._used: dict[str, float] = {}
         self._revision: int | None = None
 
     async def authenticate(self, key: str) -> CurrentKey | None:
         """None for a key that is unknown, revoked or expired."""
         key_hash = hash_key(key)
-        if known := self.find_known(key_hash):
+        known = self.find_known(key_hash)
+        if known or self._refused.find(key_hash):
             return known
         revision = self._revision
         found = await self._look_up(key_hash)
@@ -40,6 +43,8 @@ class KeyRing:
             self._used[found.key_id] = time.time()
             if revision == self._revision:  # otherwise it may have changed since it was looked up
                 self._known.add(key_hash, found)
+        else:
+            self._refused.add(key_hash, True)
         return found
 
     def find_known(self, key_hash: str) -> CurrentKey | None:

@@ -3,10 +3,11 @@
 import asyncio
 
 import pytest
+from sqlalchemy import event
 
 from app.billing import holds
 from app.billing.charges import Charges
-from app.billing.funds import Funds, FundsHeld
+from app.billing.funds import ASK_AGAIN_SECONDS, Funds, FundsHeld
 from app.billing.ledger import InsufficientFunds
 from app.store.session import Store
 from tests.billing.test_ledger import balance, entry, new_org, write
@@ -60,6 +61,15 @@ async def test_the_rest_is_held_for_who_can_do_with_less(store: Store, org: str)
     assert (await funds.hold(org, 500, least=50)).micros == 100
     with pytest.raises(FundsHeld):
         await funds.hold(org, 500, least=50)
+
+
+async def test_who_has_no_time_to_ask_twice_asks_once(store: Store, org: str) -> None:
+    funds, asks = funds_on(store), list[object]()
+    await funds_on(store).hold(org, 900)
+    event.listen(store.engine.sync_engine, "commit", asks.append)
+    with pytest.raises(FundsHeld):
+        await funds.hold(org, 200, wait_seconds=ASK_AGAIN_SECONDS)
+    assert len(asks) == 1
 
 
 async def test_what_one_gateway_does_not_use_another_gets_when_it_lacks_it(store: Store, org: str) -> None:

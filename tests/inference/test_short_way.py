@@ -6,8 +6,10 @@ from pathlib import Path
 
 import orjson
 import pytest
+import structlog
 from starlette.datastructures import State
 
+from app.billing.funds import Funds
 from app.billing.ledger import Entry, append
 from app.inference.passage import Headers, Passage
 from app.inference.short_way import Asker
@@ -115,3 +117,31 @@ async def test_what_is_left_to_the_application_holds_no_money(state: State) -> N
         assert (await begin(state, who, waits=True))[0] is None
 
     assert (await state.charges.funds.hold(org_id, CREDIT)).micros == CREDIT
+
+
+async def test_money_that_others_hold_is_waited_for_by_the_application_alone(state: State) -> None:
+    await warm_up(state, (await new_asker(state))[0])
+    org_id, asker = await new_asker(state)
+    await Funds(state.store, lease_seconds=15).hold(org_id, CREDIT)
+    async with asyncio.timeout(1):
+        assert (await begin(state, asker, waits=True))[0] is None
+
+
+async def test_what_fails_once_an_engine_is_leased_gives_it_back(state: State) -> None:
+    org_id, asker = await new_asker(state)
+    await warm_up(state, org_id)
+    state.settings.log_prompts = True
+    processors = structlog.get_config()["processors"]
+    structlog.configure(processors=[full_disk])
+    try:
+        assert (await begin(state, asker, waits=True))[0] is None
+    finally:
+        structlog.configure(processors=processors)
+    assert [engine.in_flight for engine in state.pool.engines] == [0]
+    passage, answer = await begin(state, asker, waits=True)
+    assert passage
+    assert await answer.status == 200
+
+
+def full_disk(logger: object, method: str, event: object) -> str:
+    raise OSError("no space left for a log")

@@ -1,14 +1,15 @@
 """Keys: kept as hashes, revoked and expired ones refused, read from one well-formed header only."""
 
 import time
+from functools import partial
 
 import pytest
-from sqlalchemy import Update, select, update
+from sqlalchemy import Update, event, select, update
 from starlette.types import Scope
 
 from app.orgs.auth import bearer_token
 from app.orgs.key_ring import KeyRing
-from app.orgs.keys import CurrentKey, hash_key
+from app.orgs.keys import CurrentKey, hash_key, new_secret, of_secret
 from app.orgs.roles import Role
 from app.store.session import Store
 from app.store.tables import ApiKey, Org
@@ -41,6 +42,17 @@ async def test_an_unknown_key_is_nobody(store: Store, wrong: str) -> None:
     assert await ring.authenticate(wrong) is None
     assert await ring.authenticate(key[:-1]) is None
     assert await ring.authenticate(hash_key(key)) is None
+
+
+async def test_a_key_that_was_just_refused_is_not_looked_up_again_at_once(store: Store) -> None:
+    key, looks = new_secret(), list[object]()
+    ring = KeyRing(store, cache_seconds=60)
+    event.listen(store.engine.sync_engine, "begin", looks.append)
+    assert [await ring.authenticate(key) for _ in range(2)] == [None, None]
+    assert len(looks) == 1
+    async with store.begin() as session:
+        await make_key(session, await make_org(session), **of_secret(key))
+    assert await eventually(partial(ring.authenticate, key), within_seconds=2)
 
 
 async def test_an_expired_key_is_nobody(store: Store) -> None:
