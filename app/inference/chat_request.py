@@ -3,6 +3,7 @@
 What is named here is forwarded; everything else is ignored, so that no field reaches an engine unknown to us.
 """
 
+import hmac
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -88,6 +89,7 @@ class ChatRequest(EngineFields):
     """POST /chat/completions."""
 
     model: str = Field(min_length=1, max_length=300)
+    cache_salt: ShortText | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     gpu_preference: str | None = None
@@ -118,7 +120,7 @@ def engine_body(
         body["tools"] = [_tool_for_engine(tool) for tool in asked.tools]
     if asked.response_format:
         body["response_format"] = _format_for_engine(asked.response_format)
-    body["cache_salt"] = cache_salt  # one tenant's prompts must not be timed through another's cache
+    body["cache_salt"] = salted(cache_salt, asked.cache_salt)
     for limit in ("max_tokens", "max_completion_tokens"):
         if limit in body:
             body[limit] = min(body[limit], context_length)
@@ -136,6 +138,11 @@ def engine_body(
     body["stream"] = True
     body["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
     return body
+
+
+def salted(cache_salt: str, own: str | None) -> str:
+    """One tenant's prompts must not be timed through another's cache; who asks may part their own too."""
+    return cache_salt if own is None else hmac.digest(cache_salt.encode(), own.encode(), "sha256").hex()
 
 
 def _with_a_role_of_templates(message: dict[str, Any]) -> dict[str, Any]:

@@ -105,7 +105,12 @@ async def test_each_request_is_charged_once_and_counts_what_was_cached(simulated
 
 async def test_another_organisations_prompts_are_not_in_ones_cache(simulated: Server, client: AsyncClient) -> None:
     question = "A secret that nobody may time. " * 20
-    await chat(client, question, cache_salt="mine")
+    own, others, again = [await chat(client, question, cache_salt=salt) for salt in ("mine", "other", "mine")]
+    assert [each["usage"]["prompt_tokens_details"]["cached_tokens"] > 0 for each in (own, others, again)] == [
+        False,
+        False,
+        True,
+    ]
     headers = simulated.new_org().headers
     async with AsyncClient(base_url=simulated.url, headers=headers) as other:
         body = await chat(other, question, cache_salt="mine")

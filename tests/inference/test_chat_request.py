@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from app.inference.chat_request import ChatRequest, engine_body, template_kwargs
 from app.inference.patterns import of_length
@@ -24,6 +25,23 @@ def body_of(**fields: Any) -> dict[str, Any]:
 def test_the_engine_gets_its_own_name_for_the_model_and_a_salt_per_organisation() -> None:
     body = body_of()
     assert (body["messages"], body["model"], body["cache_salt"]) == (MESSAGES, "adapter_1", "salt")
+
+
+def test_a_clients_own_salt_keeps_some_of_its_organisations_prompts_apart() -> None:
+    salts = [
+        engine_body(asked(cache_salt=own), **{**ENGINE, "cache_salt": orgs}, can_limit_thoughts=True)["cache_salt"]
+        for own in ("mine", "yours")
+        for orgs in ("salt", "another's")
+    ]
+    assert len({"salt", "mine", *salts}) == 6
+    assert body_of(cache_salt="mine")["cache_salt"] == salts[0]
+    assert body_of(cache_salt=None)["cache_salt"] == "salt"
+
+
+@pytest.mark.parametrize("salt", ["", 5, "x" * 1025])
+def test_what_engines_take_for_no_salt_is_refused(salt: Any) -> None:
+    with pytest.raises(ValidationError):
+        asked(cache_salt=salt)
 
 
 @pytest.mark.parametrize(
