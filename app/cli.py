@@ -34,7 +34,7 @@ from app.files.storage import Storage
 from app.orgs.service import get_org
 from app.overview import engines_table, gpus_table, usage_table
 from app.store.session import Store
-from app.terminal import DataDir, OrgName, err, in_store, on_store, out, read_settings
+from app.terminal import DataDir, OrgName, err, look_in_store, on_store, out, read_settings, show
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -95,22 +95,22 @@ def gpus(data_dir: DataDir = None, simulate: Simulate = None) -> None:
     settings = read_settings(data_dir=data_dir, simulate=simulate)
     devices = find_devices(settings, load_catalog(settings.catalog))
 
-    async def show(session: AsyncSession) -> None:
+    async def look(session: AsyncSession) -> None:
         names = {status.id: status.model for status in await list_statuses(session)}
         holders = {device: names.get(holder, holder) for device, holder in (await leases.holders(session)).items()}
-        out.print(gpus_table(devices, holders, free_memory(devices)))
+        show(gpus_table(devices, holders, free_memory(devices)))
 
-    in_store(settings, show)
+    look_in_store(settings, look)
 
 
 @app.command()
 def engines(data_dir: DataDir = None) -> None:
     """What every gateway's engines do at this moment."""
 
-    async def show(session: AsyncSession) -> None:
-        out.print(engines_table(await list_statuses(session)))
+    async def look(session: AsyncSession) -> None:
+        show(engines_table(await list_statuses(session)))
 
-    in_store(read_settings(data_dir=data_dir), show)
+    look_in_store(read_settings(data_dir=data_dir), look)
 
 
 @app.command("export")
@@ -127,7 +127,7 @@ def export_model(
     async def look(session: AsyncSession) -> Found:
         return await find(session, catalog, name)
 
-    export(Storage(settings.data_dir), catalog, in_store(settings, look), folder, merged=merged)
+    export(Storage(settings.data_dir), catalog, look_in_store(settings, look), folder, merged=merged)
     out.print(f"Exported {name} to {folder}.", markup=False)
 
 
@@ -139,7 +139,10 @@ def gc(
     from app.cli_gc import collect_garbage, swept_table  # noqa: PLC0415 - what gateways sweep is all over the server
 
     swept = collect_garbage(read_settings(data_dir=data_dir), dry=dry_run)
-    out.print(swept_table(swept) if swept else "There is nothing to remove.")
+    if swept:
+        show(swept_table(swept))
+    else:
+        out.print("There is nothing to remove.")
 
 
 @ledger.command("verify")
@@ -167,13 +170,13 @@ def show_usage(
 ) -> None:
     """What an organisation used, and what it cost."""
 
-    async def show(session: AsyncSession) -> None:
+    async def look(session: AsyncSession) -> None:
         now, groups = time.time(), groups_of(by)
         asked = Asked(now - days * DAY_SECONDS, now, bucket, groups)
         rows = await usage(session, (await get_org(session, org)).id, asked)
-        out.print(usage_table(groups, rows))
+        show(usage_table(groups, rows))
 
-    in_store(read_settings(data_dir=data_dir), show)
+    look_in_store(read_settings(data_dir=data_dir), look)
 
 
 def main() -> None:

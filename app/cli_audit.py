@@ -11,7 +11,7 @@ from app.cli_limits import day, moment_of
 from app.orgs.audit import AuditFilter
 from app.orgs.service import get_org
 from app.store.tables import AuditEntry, Org
-from app.terminal import DataDir, in_store, out, read_settings
+from app.terminal import DataDir, look_in_store, read_settings, show
 
 Since = Annotated[str | None, typer.Option(metavar="WHEN", help="From 2026-11-30 on, or of the last 12h, 30d, 8w.")]
 Until = Annotated[str | None, typer.Option(metavar="WHEN", help="Before then.")]
@@ -33,7 +33,7 @@ def show_audit(
         for option, when in (("--since", since), ("--until", until))
     )
 
-    async def show(session: AsyncSession) -> None:
+    async def look(session: AsyncSession) -> None:
         wanted = AuditFilter(
             org_id=await _org_id(session, org) if org else None,
             actor=actor,
@@ -47,9 +47,9 @@ def show_audit(
         for row in reversed(rows.all()):
             how = orjson.dumps(row.details).decode()
             table.add_row(day(row.created_at), row.actor, row.address or "-", row.action, row.target, how)
-        out.print(table)
+        show(table)
 
-    in_store(read_settings(data_dir=data_dir), show)
+    look_in_store(read_settings(data_dir=data_dir), look)
 
 
 async def _org_id(session: AsyncSession, name: str) -> str:

@@ -4,7 +4,7 @@ from decimal import Decimal
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.admin import credit as acts
@@ -15,7 +15,7 @@ from app.ids import new_id
 from app.orgs.audit import Actor
 from app.orgs.service import get_org
 from app.store.tables import LedgerEntry
-from app.terminal import DataDir, OrgName, in_store, out, read_settings
+from app.terminal import DataDir, OrgName, in_store, look_in_store, out, read_settings, show
 
 credit = typer.Typer(no_args_is_help=True, help="Credit.")
 
@@ -39,12 +39,12 @@ def add_credit(
 def show_credit(org: OrgName, data_dir: DataDir = None) -> None:
     """What was put on an organisation's balance, and what is left of it."""
 
-    async def show(session: AsyncSession) -> None:
+    async def look(session: AsyncSession) -> None:
         row = await get_org(session, org)
-        table = Table("when", "amount", "for")
+        table = Table("when", Column("amount", justify="right"), "for")
         for entry in await session.scalars(acts.credits_of(row.id).order_by(LedgerEntry.id)):
             table.add_row(day(entry.created_at), dollars(entry.amount_micros), entry.source)
-        out.print(table)
+        show(table)
         out.print(f"{row.name} has {dollars(await balance_micros(session, row.id))}.", markup=False)
 
-    in_store(read_settings(data_dir=data_dir), show)
+    look_in_store(read_settings(data_dir=data_dir), look)

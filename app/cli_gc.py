@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from rich.filesize import decimal
-from rich.table import Table
+from rich.table import Column, Table
 
 from app.files.storage import Storage
 from app.settings import Settings
@@ -21,7 +21,7 @@ def collect_garbage(settings: Settings, *, dry: bool) -> list[Swept]:
 
 
 def swept_table(swept: Sequence[Swept]) -> Table:
-    table = Table("what", "how many", "bytes")
+    table = Table("what", Column("how many", justify="right"), Column("bytes", justify="right"))
     for each in swept:
         table.add_row(each.what, f"{each.count:,}", "-" if each.size_bytes is None else decimal(each.size_bytes))
     return table

@@ -22,7 +22,7 @@ from app.overview import duration
 from app.settings import Settings
 from app.store.session import Store
 from app.store.tables import Job, JobEvent, Org
-from app.terminal import DataDir, err, in_store, on_store, out, read_settings
+from app.terminal import DataDir, err, in_store, look_in_store, on_store, out, read_settings, show
 
 NEWEST = 50
 
@@ -36,19 +36,20 @@ OrgFilter = Annotated[str | None, typer.Option("--org", help="Only of this organ
 def list_jobs(org: OrgFilter = None, data_dir: DataDir = None) -> None:
     """The newest jobs, of all organisations or of one."""
 
-    async def show(session: AsyncSession) -> None:
+    async def look(session: AsyncSession) -> None:
         rows = select(Job, Org.name).join(Org, Org.id == Job.org_id).order_by(Job.created_at.desc(), Job.id.desc())
         if org:
             rows = rows.where(Job.org_id == (await get_org(session, org)).id)
         found = [(job, name) for job, name in await session.execute(rows.limit(NEWEST))]
         steps = await _steps(session, [job.id for job, _ in found if job.status in UNFINISHED])
-        table = Table(Column("id", overflow="fold"), "organisation", "model", "gpu", "state", "step", "created")
+        numbers = (Column(name, justify="right") for name in ("step", "created"))
+        table = Table("id", "organisation", "model", "gpu", "state", *numbers)
         for job, name in found:
             ago = f"{duration(time.time() - job.created_at)} ago"
             table.add_row(job.id, name, job.model, job.gpu, state_of(job), steps.get(job.id, ""), ago)
-        out.print(table)
+        show(table)
 
-    in_store(read_settings(data_dir=data_dir), show)
+    look_in_store(read_settings(data_dir=data_dir), look)
 
 
 @jobs.command("follow")
@@ -56,7 +57,7 @@ def follow_job(job_id: JobId, data_dir: DataDir = None) -> None:
     """A job's events to its end, with its progress. The exit status is 0 if it has succeeded."""
     settings = read_settings(data_dir=data_dir)
 
-    async def show(store: Store) -> None:
+    async def follow(store: Store) -> None:
         async with store.read() as session:
             await _get_job(session, job_id)
         await _show_to_the_end(settings, store, job_id)
@@ -64,7 +65,7 @@ def follow_job(job_id: JobId, data_dir: DataDir = None) -> None:
             _say_how_it_ended(await _get_job(session, job_id))
 
     try:
-        on_store(settings, show)
+        on_store(settings, follow)
     except KeyboardInterrupt:
         err.print(f"The job goes on. Follow it again with: loam jobs follow {job_id}", markup=False)
         raise typer.Exit(130) from None
@@ -87,14 +88,14 @@ def cancel_job(job_id: JobId, data_dir: DataDir = None) -> None:
 def list_workers(data_dir: DataDir = None) -> None:
     """The workers that live, on all hosts, and what each can run."""
 
-    async def show(session: AsyncSession) -> None:
-        table = Table("host", "can run", "since")
+    async def look(session: AsyncSession) -> None:
+        table = Table("host", "can run", Column("since", justify="right"))
         for worker in await list_living(session):
             can_run = ", ".join(f"{capacity.count} × {capacity.type}" for capacity in capacities_in([worker]))
             table.add_row(worker.host, can_run, f"{duration(time.time() - worker.since)} ago")
-        out.print(table)
+        show(table)
 
-    in_store(read_settings(data_dir=data_dir), show)
+    look_in_store(read_settings(data_dir=data_dir), look)
 
 
 def state_of(job: Job) -> str:

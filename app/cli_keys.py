@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
-from rich.table import Column, Table
+from rich.table import Table
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.admin import keys as acts
@@ -15,7 +15,7 @@ from app.orgs import service
 from app.orgs.audit import Actor
 from app.orgs.roles import Role
 from app.store.tables import ApiKey
-from app.terminal import DataDir, OrgName, in_store, out, read_settings
+from app.terminal import DataDir, OrgName, in_store, look_in_store, out, read_settings, show
 
 keys = typer.Typer(no_args_is_help=True, help="API keys.")
 
@@ -61,10 +61,10 @@ def create_key(
 def list_keys(org: OrgName, data_dir: DataDir = None) -> None:
     """An organisation's keys, by what they begin with."""
 
-    async def show(session: AsyncSession) -> None:
-        out.print(_table(await service.list_keys(session, await service.get_org(session, org))))
+    async def look(session: AsyncSession) -> None:
+        show(_table(await service.list_keys(session, await service.get_org(session, org))))
 
-    in_store(read_settings(data_dir=data_dir), show)
+    look_in_store(read_settings(data_dir=data_dir), look)
 
 
 @keys.command("update")
@@ -125,7 +125,7 @@ def _terms(role: Role | None, models: str | None, expires: str | None) -> dict[s
 
 
 def _table(rows: Sequence[ApiKey]) -> Table:
-    table = Table("begins with", Column("id", no_wrap=True), "name", "role", "state", "last used", "held to")
+    table = Table("begins with", "id", "name", "role", "state", "last used", "held to")
     for key in rows:
         facts = (key.prefix, key.id, key.name, key.role, status_of(key), day(key.last_used_at))
         table.add_row(*facts, ", ".join(_held_to(key)) or "-")

@@ -25,7 +25,7 @@ from app.cli_limits import (
 )
 from app.orgs import service
 from app.orgs.audit import Actor
-from app.terminal import DataDir, in_store, out, read_settings
+from app.terminal import DataDir, in_store, look_in_store, out, read_settings, show
 
 orgs = typer.Typer(no_args_is_help=True, help="Organisations.")
 
@@ -59,21 +59,21 @@ def create_org(
 def list_orgs(data_dir: DataDir = None) -> None:
     """All organisations, with their balances."""
 
-    async def show(session: AsyncSession) -> None:
-        table = Table("name", Column("id", no_wrap=True), "balance", "limits")
+    async def look(session: AsyncSession) -> None:
+        table = Table("name", "id", Column("balance", justify="right"), "limits")
         for org in await service.list_orgs(session):
             balance = dollars(await balance_micros(session, org.id))
             table.add_row(org.name, org.id, balance, ", ".join(told(org)) or "-")
-        out.print(table)
+        show(table)
 
-    in_store(read_settings(data_dir=data_dir), show)
+    look_in_store(read_settings(data_dir=data_dir), look)
 
 
 @orgs.command("show")
 def show_org(name: Name, data_dir: DataDir = None) -> None:
     """An organisation, its limits and its balance."""
 
-    async def show(session: AsyncSession) -> None:
+    async def look(session: AsyncSession) -> None:
         org = await service.get_org(session, name)
         live = [key for key in await service.list_keys(session, org) if key.revoked_at is None]
         balance = dollars(await balance_micros(session, org.id))
@@ -84,7 +84,7 @@ def show_org(name: Name, data_dir: DataDir = None) -> None:
             table.add_row(what, fact)
         out.print(table)
 
-    in_store(read_settings(data_dir=data_dir), show)
+    look_in_store(read_settings(data_dir=data_dir), look)
 
 
 @orgs.command("update")

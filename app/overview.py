@@ -16,7 +16,7 @@ MIB, GIB = 1 << 20, 1 << 30
 
 def gpus_table(devices: Sequence[Device], holders: Mapping[str, str], free_bytes: Mapping[str, int]) -> Table:
     """`holders` and `free_bytes` by the device's name; a line for each type and use."""
-    table = Table("type", "for", "count", "free", "memory", "free memory", "held by")
+    table = Table("type", "for", *_numbers("count", "free", "memory", "free memory"), "held by")
     groups = defaultdict[tuple[str, str], list[Device]](list)
     for device in devices:
         groups[device.type, device.use].append(device)
@@ -30,15 +30,14 @@ def gpus_table(devices: Sequence[Device], holders: Mapping[str, str], free_bytes
             str(len(group) - len(held_by)),
             _gib(group[0].memory_bytes),
             ", ".join(_gib(n_bytes) for n_bytes in known) or "-",
-            "\n".join(held_by) or "-",
+            ", ".join(held_by) or "-",
         )
     return table
 
 
 def engines_table(statuses: Sequence[EngineStatus]) -> Table:
-    table = Table(
-        "host", Column("model", overflow="fold"), "gpu", "state", "since", "requests", "tokens/s", "memory", "adapters"
-    )
+    numbers = _numbers("since", "requests", "tokens/s", "memory", "adapters")
+    table = Table("host", "model", "gpu", "state", *numbers)
     for status in statuses:
         table.add_row(
             status.host,
@@ -61,7 +60,7 @@ FIGURES: dict[str, Callable[[Figures], str]] = {
     "completion": lambda of: f"{of.completion_tokens:,}",
     "reasoning": lambda of: f"{of.reasoning_tokens:,}",
     "trained": lambda of: f"{of.trained_tokens:,}",
-    "GPU hours": lambda of: f"{of.gpu_seconds / 3600:,.2f}",
+    "GPU h": lambda of: f"{of.gpu_seconds / 3600:,.2f}",
     "cost": lambda of: f"${of.cost_micros / 1e6:,.4f}",
 }
 
@@ -70,12 +69,16 @@ def usage_table(groups: Sequence[Group], rows: Sequence[UsageRow]) -> Table:
     """A line for each bucket and each of the groups, and the sums; figures that are nought throughout are left out."""
     total = sum((row.figures for row in rows), Figures())
     shown = [name for name, tell in FIGURES.items() if name == "cost" or tell(total) != tell(Figures())]
-    numbers = [Column(name, FIGURES[name](total), justify="right", no_wrap=True) for name in shown]
-    table = Table("from (UTC)", *(Column(group, overflow="fold") for group in groups), *numbers, show_footer=True)
+    numbers = [Column(name, FIGURES[name](total), justify="right") for name in shown]
+    table = Table(Column("from (UTC)", "total"), *groups, *numbers, show_footer=True)
     for row in rows:
         began = datetime.fromtimestamp(row.start_at, UTC).strftime("%Y-%m-%d %H:%M")
         table.add_row(began, *(word or "-" for word in row.groups), *(FIGURES[name](row.figures) for name in shown))
     return table
+
+
+def _numbers(*names: str) -> list[Column]:
+    return [Column(name, justify="right") for name in names]
 
 
 def _gib(n_bytes: int) -> str:

@@ -67,8 +67,8 @@ def test_engines_and_gpus_are_shown_from_outside(tmp_path: Path) -> None:
         shown = until(lambda: text if "ready" in (text := server.loam("engines")) else "")
         assert re.search(r"loam/demo +│ A100 +│ ready", shown), shown
         gpus = server.loam("gpus")
-        assert re.search(r"A100 +│ engines and training +│ 1 +│ 0 +│ 80.0 GiB +│ .*│ 0: loam/demo", gpus), gpus
-        assert re.search(r"A100 +│ training +│ 1 +│ 1 ", gpus), gpus
+        assert re.search(r"A100 +│ engines and training +│ +1 +│ +0 +│ 80.0 GiB +│ .*│ 0: loam/demo", gpus), gpus
+        assert re.search(r"A100 +│ training +│ +1 +│ +1 ", gpus), gpus
 
 
 def test_a_first_start_prints_a_key_and_a_line_that_works_once(tmp_path: Path) -> None:

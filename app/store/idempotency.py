@@ -83,7 +83,9 @@ async def _insert(session: AsyncSession, row: dict[str, Any], *, or_where: Colum
     claim = insert_into(session, IdempotencyKey).values(created_at=time.time(), **row)
     taken_over = claim.on_conflict_do_update(
         index_elements=[IdempotencyKey.org_id, IdempotencyKey.key],
-        set_={name: claim.excluded[name] for name in ("request_hash", "object_id", "created_at", "expires_at", "answer")},
+        set_={
+            name: claim.excluded[name] for name in ("request_hash", "object_id", "created_at", "expires_at", "answer")
+        },
         where=HAS_LAPSED | or_where,
     )
     await session.execute(taken_over)

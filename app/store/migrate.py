@@ -13,17 +13,29 @@ LOCK_ID = 0x4C6F616D  # two gateways that start together migrate one after the o
 
 
 async def migrate(store: Store) -> None:
-    """Upgrade to head; does nothing, and quickly, where the schema is current."""
-    async with store.engine.begin() as connection:
-        await connection.run_sync(_upgrade)
+    """Upgrade to head; only looks, and quickly, where the schema is current."""
+    async with store.read() as session:
+        is_current = await (await session.connection()).run_sync(_is_current)
+    if not is_current:
+        async with store.engine.begin() as connection:
+            await connection.run_sync(_upgrade)
+
+
+def _is_current(connection: Connection) -> bool:
+    head = ScriptDirectory.from_config(_config()).get_current_head()
+    return MigrationContext.configure(connection).get_current_revision() == head
 
 
 def _upgrade(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:id)"), {"id": LOCK_ID})
-    config = Config()
-    config.set_main_option("script_location", str(ROOT / "migrations"))
-    head = ScriptDirectory.from_config(config).get_current_head()
-    if MigrationContext.configure(connection).get_current_revision() != head:
+    if not _is_current(connection):  # another may have been first
+        config = _config()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(ROOT / "migrations"))
+    return config
