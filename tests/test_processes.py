@@ -88,6 +88,25 @@ async def test_an_ending_that_is_cancelled_ends_the_group_all_the_same(tmp_path:
     assert await child.wait() == -signal.SIGKILL
 
 
+async def test_who_is_being_cancelled_sees_the_end_too(tmp_path: Path) -> None:
+    child = await spawn(["sh", "-c", f"trap '' TERM; echo > {tmp_path}/ready; while :; do sleep 1; done"])
+    await eventually((tmp_path / "ready").exists)
+
+    async def keep() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await end_group(child, grace_seconds=0.1)
+            assert child.returncode == -signal.SIGKILL
+
+    keeping = asyncio.create_task(keep())
+    await asyncio.sleep(0)
+    keeping.cancel()
+    await asyncio.wait([keeping])
+    assert keeping.cancelled()
+    assert child.returncode == -signal.SIGKILL
+
+
 def test_a_group_that_is_gone_hears_nothing() -> None:
     with subprocess.Popen(["true"], start_new_session=True) as process:
         process.wait()

@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+from typing import Any
 
 import pytest
 from sqlalchemy import func, select
@@ -18,7 +19,7 @@ async def test_rows_wait_for_another_writer(sqlite_stores: SqliteStores, n: int)
     store = Store(sqlite_stores.new_url())
     other = sqlite3.connect(str(store.engine.url.database), isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    rows = [{column.name: None for column in Org.__table__.columns} for _ in range(n)]
+    rows: list[dict[str, Any]] = [{column.name: None for column in Org.__table__.columns} for _ in range(n)]
     for number, row in enumerate(rows):
         row |= {"id": f"org_{number}", "name": f"{number}", "created_at": 0.0}
     waiting = asyncio.create_task(store.insert(Org, rows))
