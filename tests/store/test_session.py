@@ -104,7 +104,8 @@ async def test_a_row_is_inserted_once_and_a_missing_parent_is_refused(store: Sto
 
 
 def keys_of(org_id: str, n: int, *, first: int = 0) -> list[dict[str, Any]]:
-    row = {"org_id": org_id, "request_hash": "h", "object_id": "o", "created_at": 0.0, "expires_at": None}
+    blank = {column.name: None for column in IdempotencyKey.__table__.columns}
+    row = {**blank, "org_id": org_id, "request_hash": "h", "object_id": "o", "created_at": 0.0}
     return [{**row, "key": f"k{first + each}"} for each in range(n)]
 
 
