@@ -1,4 +1,4 @@
-"""Which core the gateway has for itself, and which are left to the engine and the load."""
+"""Which core is the gateway's, and which are the others: who else is on either is each bench's own."""
 
 import os
 import resource
@@ -24,19 +24,26 @@ class Cores:
             raise CannotPin("The bench needs two cores: one for the gateway, one for the engine and the load.")
         return cls(first, tuple(others))
 
-    def __str__(self) -> str:
-        return f"gateway on {self.gateway}; engine and load on {', '.join(map(str, self.others))}"
+    def told(self, on_first: str, on_others: str) -> str:
+        """Who is where."""
+        return f"{on_first} on {self.gateway}; {on_others} on {', '.join(map(str, self.others))}"
 
     def for_gateway(self, argv: Sequence[str]) -> list[str]:
         return ["taskset", "-c", str(self.gateway), *argv]
 
+    def for_others(self, argv: Sequence[str]) -> list[str]:
+        return ["taskset", "-c", ",".join(map(str, self.others)), *argv]
 
-def take_place() -> Cores:
-    """This process, and what it starts, on the others; open files up to the hard limit. Raises CannotPin."""
+
+def take_place(*, with_gateway: bool = False) -> Cores:
+    """This process, and what it starts, on the others or on the gateway's; open files up to the hard limit.
+
+    Raises CannotPin.
+    """
     if shutil.which("taskset") is None:
         raise CannotPin("The bench needs taskset. On Debian and Ubuntu: apt install util-linux")
     cores = Cores.among(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, cores.others)
+    os.sched_setaffinity(0, {cores.gateway} if with_gateway else cores.others)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return cores

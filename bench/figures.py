@@ -36,6 +36,7 @@ def _quantile(of: Callable[[Run], Quantiles | None], name: str) -> Callable[[Run
 
 
 RATE = Figure("requests/s", lambda run: run.load.requests / run.load.seconds)
+TOKEN_RATE = Figure("tokens/s", lambda run: run.load.tokens / run.load.seconds)
 CPU_A_REQUEST = Figure("CPU µs / request", _each(lambda run: run.load.requests))
 CHUNK_RATE = Figure("chunks/s", lambda run: run.load.events / run.load.seconds)
 CPU_A_CHUNK = Figure("CPU µs / chunk", _each(lambda run: run.load.events))

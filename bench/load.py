@@ -39,7 +39,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Asking:
-    """What each of `connections` asks, again and again."""
+    """What each of `connections` asks, again and again: `answers` times, or for a time."""
 
     connections: int
     tokens: int
@@ -48,6 +48,7 @@ class Asking:
     stamped: bool = False
     prompt_bytes: int = 1000
     extra: str = ""
+    answers: int | None = None
 
     @property
     def flags(self) -> list[str]:
@@ -59,6 +60,7 @@ class Asking:
             *(["--stamped"] if self.stamped and self.stream else []),
             *(["--pace-us", str(self.pace_us)] if self.pace_us is not None else []),
             *(["--extra", self.extra] if self.extra else []),
+            *(["--answers", str(self.answers)] if self.answers else []),
         ]
 
 
@@ -121,8 +123,8 @@ class Held:
 
 
 async def measure(target: Target, asking: Asking, *, seconds: float, warmup_seconds: float) -> Run:
-    """Raises LoadFailed."""
-    times = ("--seconds", str(seconds), "--warmup-seconds", str(warmup_seconds))
+    """The seconds are for who asks for a time, and not for a number of answers. Raises LoadFailed."""
+    times = () if asking.answers else ("--seconds", str(seconds), "--warmup-seconds", str(warmup_seconds))
     async with _client([*target.flags, *asking.flags, *times]) as client:
         await _line(client, "measuring")
         began, cpu = time.monotonic(), cpu_seconds(target.pids)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from bench.figures import Case, Figure
 from bench.rounds import Results
-from bench.summary import Summary, above
+from bench.summary import Summary, above, times
 
 STRAIGHT, LOAM = "straight", "loam"
 NOTHING = "–"
@@ -13,20 +13,24 @@ NOTHING = "–"
 
 @dataclass(frozen=True)
 class Row:
-    """One figure of one case. Ratios are Loam's median over each peer's."""
+    """One figure of one case, of each side in each round."""
 
     case: str
     figure: str
-    summaries: dict[str, Summary]
+    values: dict[str, list[float | None]]
 
-    def ratio(self, peer: str) -> float | None:
-        ours, theirs = self.summaries.get(LOAM), self.summaries.get(peer)
-        return ours.median / theirs.median if ours and theirs and theirs.median > 0 else None
+    def summary(self, side: str) -> Summary | None:
+        return Summary.of(self.values.get(side, []))
+
+    def ratio(self, peer: str) -> Summary | None:
+        """Of Loam's over the peer's in the same round."""
+        ours, theirs = self.values.get(LOAM, []), self.values.get(peer, [])
+        return Summary.of(times(ours, theirs)) if len(ours) == len(theirs) else None
 
 
 def rows(results: Results) -> list[Row]:
     found = [_row(results, case, figure) for case in results.cases for figure in case.figures]
-    return [row for row in [*found, *_memory_rows(results)] if row.summaries]
+    return [row for row in [*found, *_memory_rows(results)] if any(map(row.summary, results.sides))]
 
 
 def _row(results: Results, case: Case, figure: Figure) -> Row:
@@ -34,8 +38,7 @@ def _row(results: Results, case: Case, figure: Figure) -> Row:
     if figure.added:
         base = values.pop(STRAIGHT, [])
         values = {side: above(own, base) for side, own in values.items() if len(own) == len(base)}
-    summaries = {side: summary for side, own in values.items() if (summary := Summary.of(own))}
-    return Row(case.name, figure.name, summaries)
+    return Row(case.name, figure.name, values)
 
 
 def _memory_rows(results: Results) -> list[Row]:
@@ -43,7 +46,7 @@ def _memory_rows(results: Results) -> list[Row]:
     mib = {side: held.bytes_with / (1 << 20) for side, held in results.held.items()}
     streams = next((held.streams for held in results.held.values()), 0)
     return [
-        Row(f"{streams:,} open streams", name, {side: Summary(v, v, v) for side, v in values.items()})
+        Row(f"{streams:,} open streams", name, {side: [value] for side, value in values.items()})
         for name, values in (("MiB resident", mib), ("KiB a stream", kib))
     ]
 
@@ -53,10 +56,9 @@ def headings(results: Results) -> list[str]:
 
 
 def cells(results: Results, row: Row, tell: Callable[[Summary], str]) -> list[str]:
-    """What each side has, and how Loam's median compares with each peer's."""
-    told = [tell(row.summaries[side]) if side in row.summaries else NOTHING for side in results.sides]
-    ratios = [row.ratio(peer) for peer in results.compared]
-    return [row.case, row.figure, *told, *(NOTHING if ratio is None else f"{ratio:.2f}" for ratio in ratios)]
+    """What each side has, and how Loam compares with each peer."""
+    found = [*map(row.summary, results.sides), *map(row.ratio, results.compared)]
+    return [row.case, row.figure, *(tell(summary) if summary else NOTHING for summary in found)]
 
 
 def notes(results: Results) -> dict[str, str]:

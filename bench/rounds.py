@@ -13,14 +13,14 @@ from bench.processes import until_quiet
 class Results:
     """Runs by case and side, memory by side, and why a side or a part of it is missing.
 
-    `compared`: the sides that Loam is set against.
+    `compared`: the sides that Loam is set against. `seconds`: of each measurement, where the case counts no answers.
     """
 
     sides: list[str]
     compared: list[str]
     cases: list[Case]
     rounds: int
-    seconds: float
+    seconds: float = 0
     runs: dict[tuple[str, str], list[Run]] = field(default_factory=dict)
     held: dict[str, Held] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)

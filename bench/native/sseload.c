@@ -1,17 +1,21 @@
 // sseload: asks an OpenAI-compatible server for chat completions, checks every answer, and tells how fast they came.
 //
 //   sseload --model NAME (--port PORT | --uds PATH) [--connections N] [--tokens N] [--stream] [--stamped]
-//           [--pace-us N] [--warmup-seconds S] [--seconds S] [--prompt-bytes N] [--header LINE]… [--extra JSON] [--hold]
+//           [--pace-us N] [--warmup-seconds S] [--seconds S] [--answers N] [--prompt-bytes N] [--header LINE]…
+//           [--extra JSON] [--hold]
 //
 // Closed loop: each of N connections sends its next request when its last answer is complete. One thread, epoll.
 //   --stamped   the server is fakeup: every token brings the time it was made at, and every one must arrive
 //   --pace-us   `seed` in the body, which is fakeup's distance between tokens
 //   --extra     more members of the request's body, as `"ignore_eos":true`
+//   --answers   measure that many on each connection, instead of for a time; the warm-up is one on each, and all begin
+//               together when the last has had it
 //   --hold      ask once on each connection, print `open` when all have their first chunk, and wait for SIGTERM
 //
 // It prints `measuring` when the warm-up is over (of streams, when each connection has had its first chunk, or a few
 // seconds later), and one JSON object when the time is. The figures are of the time between the two; requests that are
-// under way at the end are abandoned, and not counted.
+// under way at the end are abandoned, and not counted. With --answers none are: the time ends with the last answer, or with
+// the first error.
 //
 // An answer is right when its status is 200, its framing complete, its usage there and as many tokens long as asked for;
 // a stream must also end in [DONE]. Anything else is an error, and the first one is told.
@@ -59,6 +63,16 @@ static void run_for(double seconds) {
   while (!is_stopping && now_ns() < end) turn();
 }
 
+// Until every connection has had `times` answers.
+static void ask_each(long times) {
+  turns = times, resting = 0;
+  for (int k = 0; k < asked.connections; k++) {
+    connections[k].answered = 0;
+    if (connections[k].state == IDLE) ask(&connections[k]);
+  }
+  while (resting < asked.connections && !errors.first[0] && !is_stopping) turn();
+}
+
 static void warm_up(void) {
   uint64_t latest = now_ns() + MAX_WARMUP_SECONDS * 1000000000ull;
   run_for(asked.warmup_seconds);
@@ -88,13 +102,15 @@ static void print_results(double seconds, double cpu) {
 }
 
 static void measure(void) {
-  warm_up();
+  if (asked.answers) ask_each(1);
+  else warm_up();
   say("measuring");
   is_measuring = 1;
   begun_before = begun;
   uint64_t began = now_ns();
   double cpu = cpu_seconds();
-  run_for(asked.seconds);
+  if (asked.answers) ask_each(asked.answers);
+  else run_for(asked.seconds);
   print_results((double)(now_ns() - began) / 1e9, cpu_seconds() - cpu);
 }
 
@@ -171,7 +187,8 @@ int main(int count, char **arguments) {
       {"port", 1, NULL, 'p'},       {"uds", 1, NULL, 'u'},    {"model", 1, NULL, 'm'},       {"connections", 1, NULL, 'c'},
       {"tokens", 1, NULL, 't'},     {"stream", 0, NULL, 's'}, {"stamped", 0, NULL, 'd'},     {"pace-us", 1, NULL, 'i'},
       {"seconds", 1, NULL, 'n'},    {"hold", 0, NULL, 'o'},   {"prompt-bytes", 1, NULL, 'b'}, {"header", 1, NULL, 'h'},
-      {"extra", 1, NULL, 'e'},      {"warmup-seconds", 1, NULL, 'w'},                        {NULL, 0, NULL, 0},
+      {"extra", 1, NULL, 'e'},      {"warmup-seconds", 1, NULL, 'w'},                        {"answers", 1, NULL, 'a'},
+      {NULL, 0, NULL, 0},
   };
   for (int option; (option = getopt_long(count, arguments, "", options, NULL)) != -1;) {
     switch (option) {
@@ -184,6 +201,7 @@ int main(int count, char **arguments) {
       case 'd': asked.is_stamped = 1; break;
       case 'i': asked.pace_us = atol(optarg); break;
       case 'n': asked.seconds = atof(optarg); break;
+      case 'a': asked.answers = atol(optarg); break;
       case 'w': asked.warmup_seconds = atof(optarg); break;
       case 'o': asked.holds = 1; break;
       case 'b': asked.prompt_bytes = atoi(optarg); break;

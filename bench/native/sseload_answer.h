@@ -84,7 +84,8 @@ static void finish(connection *c, uint64_t now) {
     measured.tokens += (uint64_t)c->tokens;
     record(&measured.latency, now - c->asked_at);
   }
-  if (c->keeps_alive) ask(c);
+  c->answered++;
+  if (c->keeps_alive) go_on(c);
   else hang_up(c);
 }
 

@@ -5,6 +5,7 @@
 #include "clock.h"
 #include "histogram.h"
 #include <errno.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <signal.h>
@@ -44,13 +45,14 @@ typedef struct {
   size_t text_length;
   long tokens; // as the usage tells
   int events, stamps, is_done;
+  long answered; // of its turns
   uint64_t asked_at;
 } connection;
 
 static struct {
   const char *host, *path, *uds, *model, *extra;
   int port, connections, tokens, is_stream, is_stamped, holds, prompt_bytes;
-  long pace_us;
+  long pace_us, answers;
   double warmup_seconds, seconds;
   char headers[4096];
 } asked = {.host = "127.0.0.1", .path = "/v1/chat/completions", .extra = "", .connections = 1, .tokens = 16,
@@ -75,7 +77,8 @@ static union {
 } address;
 static socklen_t address_length;
 static connection *connections;
-static int poller, dialling, dialled, begun, begun_before;
+static int poller, dialling, dialled, resting, begun, begun_before;
+static long turns = LONG_MAX; // of each connection, before it rests
 static int is_measuring;
 static volatile sig_atomic_t is_stopping;
 
@@ -159,6 +162,12 @@ static void ask(connection *c) {
   send_rest(c);
 }
 
+static void go_on(connection *c) {
+  c->state = IDLE;
+  if (c->answered < turns) ask(c);
+  else resting++;
+}
+
 static void connected(connection *c) {
   int error = 0;
   socklen_t length = sizeof error;
@@ -171,7 +180,7 @@ static void connected(connection *c) {
     return;
   }
   watch(c, EPOLLIN);
-  ask(c);
+  go_on(c);
 }
 
 static void fail(connection *c, uint64_t *kind, const char *what, const char *bytes, size_t length) {

@@ -58,7 +58,7 @@ def main(
     except (NoCompiler, CannotPin, CannotStart) as error:
         out.print(str(error), style="red", markup=False)
         raise typer.Exit(1) from error
-    told = facts() | {"cores": str(cores)}
+    told = facts() | {"cores": cores.told("gateway", "engine and load")}
     publish(results, told, HEAD, RESULTS if is_whole else None)
     if json:
         json.write_bytes(orjson.dumps(as_json(results, told), option=orjson.OPT_INDENT_2))

@@ -3,7 +3,7 @@
 import shlex
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -77,20 +77,25 @@ async def loam(place: Place) -> AsyncIterator[Target]:
 
 
 def loam_environment(place: Place) -> dict[str, str]:
-    catalog, python = place.folder / "models.yaml", place.folder / "engine-python"
+    catalog = place.folder / "models.yaml"
     catalog.write_text(CATALOG)
     launcher = Path(__file__).with_name("fake_engine.py")
     told = [sys.executable, str(launcher), str(compiled("fakeup")), ",".join(map(str, place.cores.others))]
-    python.write_text(f'#!/bin/sh\nexec {shlex.join(told)} "$@"\n')
-    python.chmod(0o755)
     return {
         "PYTHONPATH": str(ROOT),
         "LOAM_DATA_DIR": str(place.folder / "data"),
         "LOAM_CATALOG": str(catalog),
-        "LOAM_ENGINE_PYTHON": str(python),
+        "LOAM_ENGINE_PYTHON": str(program(place.folder / "engine-python", told)),
         "LOAM_DEVICES": '["CPU:1"]',
         "LOAM_STANDBY_ENGINES": "0",
     }
+
+
+def program(path: Path, argv: Sequence[str]) -> Path:
+    """`path`, which runs `argv` with what it is given itself."""
+    path.write_text(f'#!/bin/sh\nexec {shlex.join(argv)} "$@"\n')
+    path.chmod(0o755)
+    return path
 
 
 def new_key(env: dict[str, str]) -> str:

@@ -40,3 +40,8 @@ def test_only_streams_are_stamped_and_paced() -> None:
     stream = Asking(connections=1, tokens=2, stamped=True, stream=True, pace_us=0).flags
     assert not {"--stamped", "--stream", "--pace-us"} & set(whole)
     assert {"--stamped", "--stream", "--pace-us"} <= set(stream)
+
+
+def test_a_number_of_answers_is_asked_for_only_where_there_is_one() -> None:
+    assert "--answers" not in Asking(connections=1, tokens=2).flags
+    assert Asking(connections=1, tokens=2, answers=3).flags[-2:] == ["--answers", "3"]

@@ -41,6 +41,14 @@ def test_the_first_chunk_is_told_as_what_it_is_above_straight_in_the_same_round(
     assert table(results) == [["streamed", "first chunk, added µs, p50", "–", "250 (200..750)", "–", "–"]]
 
 
+def test_ratios_are_taken_within_a_round() -> None:
+    results = results_of(replace(CASE, figures=(RATE,)))
+    for nginx, loam in ((100, 50), (1000, 900), (400, 400)):
+        results.add("whole", "nginx", run(requests=nginx))
+        results.add("whole", "loam", run(requests=loam))
+    assert table(results)[0][-1] == "0.90 (0.50..1.00)"
+
+
 def test_without_straight_nothing_is_added_to_it() -> None:
     results = results_of(STREAMED)
     results.add("streamed", "loam", run(first_chunk_us=QUANTILES))
