@@ -36,13 +36,14 @@ async def chat(client: AsyncClient, text: str = "Hello there", **fields: Any) ->
 
 
 async def stream(client: AsyncClient, text: str = "Hello there", **fields: Any) -> list[Json]:
-    """The events of a streamed chat, without the [DONE] that has to be there."""
+    """The events of a streamed chat."""
     response = await client.post(CHAT, json=chat_body(text, stream=True, **fields))
     assert response.status_code == 200, response.text
     return events_of(response)
 
 
 def events_of(response: Response) -> list[Json]:
+    """Without the [DONE] that has to be there."""
     assert response.headers["content-type"].startswith("text/event-stream")
     *data, done = data_lines(response.text)
     assert done == "[DONE]"

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from app.engines.formats import PATTERNS
+
 DEEP = 5  # below this, only what is required: a schema may contain itself
 MAX_DEPTH = 40
 
@@ -25,6 +27,10 @@ FORMATS = {
 }
 
 
+# How the gateway tells of some of them.
+OF_PATTERNS = {pattern: FORMATS[name] for name, pattern in PATTERNS.items()}
+
+
 @dataclass(frozen=True)
 class Place:
     """Where in the schema `root` a value is made: for which property, how deep, the how-manyth in a list."""
@@ -39,7 +45,9 @@ class Place:
 
 
 def instance_of(schema: Any, *, name: str = "answer") -> Any:
-    """Strings say the name of the property they fill. Of a `pattern` only a length counts; `not` and `if` never do."""
+    """Strings say the name of the property they fill. Of a `pattern` only a length or a format counts; `not` and `if`
+    never do.
+    """
     return _build(schema, Place(schema if isinstance(schema, dict) else {}, name))
 
 
@@ -128,6 +136,8 @@ def _array(node: dict[str, Any], at: Place) -> list[Any]:
 def _string(node: dict[str, Any], at: Place) -> str:
     if node.get("format") in FORMATS:
         return FORMATS[node["format"]]
+    if node.get("pattern") in OF_PATTERNS:
+        return OF_PATTERNS[node["pattern"]]
     text = f"{at.name} {at.nth + 1}" if at.nth else at.name
     least, most = _lengths(node)
     return text.ljust(least, ".")[:most]

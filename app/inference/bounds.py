@@ -9,48 +9,24 @@ from app.errors import BadRequest
 from app.inference.schema_nodes import walk
 from app.inference.schemas import check_schema
 
-__all__ = ["check_messages", "check_schema", "check_takes_tools", "check_tool_choice", "check_tools", "walk"]
+__all__ = ["check_schema", "check_takes_tools", "check_tool_choice", "check_tools", "walk"]
 
 MAX_MESSAGES = 4096
 MAX_TOOLS = 128
 FUNCTION_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 
 
 class UnsupportedInput(BadRequest):
     """Something that a text model, or this server, does not take."""
 
 
-def check_messages(messages: Sequence[Any]) -> None:
-    """Raises UnsupportedInput. Only text goes to a text model, so nothing is ever fetched for a message."""
-    for index, message in enumerate(messages):
-        if not isinstance(message, Mapping) or message.get("role") not in ROLES:
-            where = f"messages[{index}]"
-            raise UnsupportedInput(
-                f"{where}: must be an object with a role of {', '.join(sorted(ROLES))}.", param=where
-            )
-        content = message.get("content")
-        if not (content is None or isinstance(content, str)):
-            _check_parts(content, f"messages[{index}].content")
-
-
-def _check_parts(content: Any, where: str) -> None:
-    if not isinstance(content, list):
-        raise UnsupportedInput(f"{where}: must be a string or a list of text parts.", param=where)
-    for index, part in enumerate(content):
-        kind = part.get("type") if isinstance(part, Mapping) else None
-        if kind not in ("text", "refusal") or not isinstance(part.get(kind), str):
-            here = f"{where}[{index}]"
-            raise UnsupportedInput(f"{here}: this model takes text only; a part must be of type text.", param=here)
-
-
-def count_chars(messages: Sequence[Mapping[str, Any]]) -> int:
-    """Of the text in messages that `check_messages` let pass."""
-    contents = (message.get("content") or "" for message in messages)
-    return sum(
-        len(content) if isinstance(content, str) else sum(len(part.get("text") or "") for part in content)
-        for content in contents
-    )
+def check_answers_asked(body: Mapping[str, Any]) -> None:
+    """Raises UnsupportedInput where a chat body asks for other answers than a text model gives here."""
+    for field, instead in (("functions", "offer them as tools"), ("web_search_options", "offer a search as a tool")):
+        if body.get(field) is not None:
+            raise UnsupportedInput(f"{field} is not supported; {instead}.", param=field)
+    if "audio" in (body.get("modalities") or ()):
+        raise UnsupportedInput("modalities: this model answers in text only.", param="modalities")
 
 
 def check_tools(tools: Sequence[Any] | None, param: str = "tools") -> None:
@@ -96,12 +72,33 @@ def check_tool_choice(tools: Sequence[Any] | None, choice: Any) -> None:
         raise BadRequest("tool_choice is only allowed when tools are given.", param="tool_choice")
     if choice in ("auto", "required"):
         return
+    for name in allowed_names(choice) if is_allowed_tools(choice) else [_name_of(choice)]:
+        if name not in _names_of(tools):
+            raise BadRequest(f"tool_choice names {name[:64]!r}, which is not among the tools.", param="tool_choice")
+
+
+def is_allowed_tools(choice: Any) -> bool:
+    return isinstance(choice, Mapping) and choice.get("type") == "allowed_tools"
+
+
+def allowed_names(choice: Mapping[str, Any]) -> list[str]:
+    """Of the functions that `allowed_tools` are. Raises BadRequest."""
+    allowed = choice.get("allowed_tools")
+    mode, tools = (allowed.get("mode"), allowed.get("tools")) if isinstance(allowed, Mapping) else (None, None)
+    if mode not in ("auto", "required") or not isinstance(tools, list) or not tools:
+        raise BadRequest("allowed_tools needs a mode (auto or required) and a list of tools.", param="tool_choice")
+    return [_name_of(tool) for tool in tools]
+
+
+def _name_of(choice: Any) -> str:
     function = choice.get("function") if isinstance(choice, Mapping) and choice.get("type") == "function" else None
     name = function.get("name") if isinstance(function, Mapping) else None
     if not isinstance(name, str):
-        raise BadRequest("tool_choice must be none, auto, required or a function with its name.", param="tool_choice")
-    if name not in _names_of(tools):
-        raise BadRequest(f"tool_choice names {name[:64]!r}, which is not among the tools.", param="tool_choice")
+        raise BadRequest(
+            "tool_choice must be none, auto, required, a function with its name, or allowed_tools.",
+            param="tool_choice",
+        )
+    return name
 
 
 def _names_of(tools: Sequence[Any]) -> list[Any]:

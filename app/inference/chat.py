@@ -10,9 +10,18 @@ from app import sse
 from app.catalog.preference import wanted_gpu
 from app.error_handlers import as_api_error, validation_error
 from app.inference.admission import admit, read_json, relay_of
-from app.inference.bounds import check_messages, check_schema, check_takes_tools, check_tool_choice, check_tools
+from app.inference.bounds import (
+    allowed_names,
+    check_answers_asked,
+    check_schema,
+    check_takes_tools,
+    check_tool_choice,
+    check_tools,
+    is_allowed_tools,
+)
 from app.inference.chat_answer import chat_answer
 from app.inference.chat_request import ChatRequest
+from app.inference.messages import check_messages
 from app.inference.relay import Relay
 from app.inference.sending import EventStream, until_disconnect
 from app.orgs.auth import get_current_org
@@ -43,6 +52,7 @@ async def create_chat_completion(request: Request) -> Response:
 
 def parse(body: dict[str, Any]) -> ChatRequest:
     """Raises BadRequest."""
+    check_answers_asked(body)
     try:
         asked = ChatRequest.model_validate(body)
     except ValidationError as error:
@@ -52,7 +62,15 @@ def parse(body: dict[str, Any]) -> ChatRequest:
     check_tool_choice(asked.tools, asked.tool_choice)
     if asked.response_format and asked.response_format["type"] == "json_schema":
         check_schema(asked.response_format["json_schema"]["schema"], "response_format.json_schema.schema")
-    return asked
+    return _among_allowed_tools(asked) if is_allowed_tools(asked.tool_choice) else asked
+
+
+def _among_allowed_tools(asked: ChatRequest) -> ChatRequest:
+    """An engine is shown no other tools."""
+    assert isinstance(asked.tool_choice, dict)
+    names = allowed_names(asked.tool_choice)
+    tools = [tool for tool in asked.tools or () if tool["function"]["name"] in names]
+    return asked.model_copy(update={"tools": tools, "tool_choice": asked.tool_choice["allowed_tools"]["mode"]})
 
 
 class ChatResponse(Response):

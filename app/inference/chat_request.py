@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator
 
 from app.inference.bounds import FUNCTION_NAME, MAX_MESSAGES, MAX_TOOLS
+from app.inference.messages import for_engine as message_for_engine
 from app.inference.schema_for_engine import for_engine
 
 # An answer that nobody reads as it comes need not come token by token: that costs the engine a good part of its time.
@@ -28,6 +29,8 @@ ShortText = Annotated[str, Field(min_length=1, max_length=1024)]
 
 
 class StreamOptions(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True)
+
     include_usage: bool | None = None
     continuous_usage_stats: bool | None = None
 
@@ -35,7 +38,7 @@ class StreamOptions(BaseModel):
 class EngineFields(BaseModel):
     """OpenAI's fields and vLLM's own sampling fields, within bounds."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", strict=True)
 
     messages: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_MESSAGES)]
     frequency_penalty: Penalty | None = None
@@ -115,7 +118,7 @@ def engine_body(
     given = asked.model_fields_set & FORWARDED
     body = {name: value for name in given if (value := getattr(asked, name)) is not None}
     body["model"] = engine_name
-    body["messages"] = [_with_a_role_of_templates(message) for message in asked.messages]
+    body["messages"] = [message_for_engine(message) for message in asked.messages]
     if asked.tools:
         body["tools"] = [_tool_for_engine(tool) for tool in asked.tools]
     if asked.response_format:
@@ -143,11 +146,6 @@ def engine_body(
 def salted(cache_salt: str, own: str | None) -> str:
     """One tenant's prompts must not be timed through another's cache; who asks may part their own too."""
     return cache_salt if own is None else hmac.digest(cache_salt.encode(), own.encode(), "sha256").hex()
-
-
-def _with_a_role_of_templates(message: dict[str, Any]) -> dict[str, Any]:
-    """`developer` is OpenAI's newer word for `system`; most chat templates pass over a role they do not know."""
-    return {**message, "role": "system"} if message.get("role") == "developer" else message
 
 
 def _format_for_engine(wanted: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from itertools import pairwise
 MAX_CHARS = 512
 MAX_REPEAT = 128  # from 129 on the engine's compiler fails
 
+OPTIONAL_GROUP = re.compile(r"(\\.|\[\^?\]?(?:\\.|[^\]\\])*\])|\)\?\??", re.DOTALL)
 PIECE = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?P?<\w+>|\(\?.|\{[^{}]*\}|.", re.DOTALL)
 REPEAT = re.compile(r"\{(\d{1,9})(?:,(\d{0,9}))?\}")
 OPENING = re.compile(r"\((\?:|\?P<\w+>)?")
@@ -15,7 +16,8 @@ QUANTIFIERS = ("*", "+", "?")
 ESCAPED_LETTERS = "dDwWsSnrtfv"
 
 
-PLAIN = r'[^"\\\x00-\x1f]'  # a character that stands in JSON for itself
+# A character that stands in JSON for itself. All but the others would let half of a character pass for one.
+PLAIN = "[ !#-\\x5b\\x5d-\ud7ff\ue000-\U0010ffff]"
 # In a string of JSON these are written otherwise, and outside of a set an engine does not know that.
 NOT_PLAIN = frozenset('"\n\r\t\f\v').union("\\" + escaped for escaped in '"\\nrtfv')
 
@@ -25,6 +27,11 @@ def of_length(least: int, most: int | None) -> str:
     if most is None:
         return f"^{PLAIN}{{{least}}}{PLAIN}*$" if least else f"^{PLAIN}*$"
     return f"^{PLAIN}{{{least},{most}}}$" if most else "^$"
+
+
+def with_optional_groups_spelled_out(pattern: str) -> str:
+    """The same: `(ab+)?` as `(ab+|)`. Of the first an engine takes the end alone too: a `b`."""
+    return OPTIONAL_GROUP.sub(lambda found: found[1] or "|)", pattern)
 
 
 def complaint_about(pattern: str) -> str | None:

@@ -20,11 +20,11 @@ from app.engines.answer import EngineAnswer
 from app.engines.connection import OK, ConnectionBroken, EngineSilent
 from app.engines.engine import Engine
 from app.engines.pool import EnginePool
-from app.inference.bounds import count_chars
 from app.inference.chat_request import INTERVAL, ChatRequest, engine_body
 from app.inference.chunks import ChunkReader, EngineError
 from app.inference.engine_errors import ContextExceeded, EngineLost, broken_off, lost, refusal, refused_in_stream
 from app.inference.folding import Folding
+from app.inference.messages import count_chars
 from app.orgs.allowances import Allowance
 from app.settings import Settings
 

@@ -32,11 +32,16 @@ def is_reference(given: Any) -> bool:
 
 
 def items_and_references(request: ResponseCreate) -> list[Item]:
-    """`input`, or else `messages`, which are taken in chat's form too. The id of a new item is still empty."""
+    """`input`, or else `messages`, which are taken in chat's form too. The id of a new item is still empty.
+
+    None where a conversation is to go on by itself.
+    """
     name = request.asked_in
     asked = getattr(request, name)
     if isinstance(asked, str):
         return [message_item("user", asked)]
+    if not asked and isinstance(asked, list | None) and request.previous_response_id:
+        return []
     if asked is None:
         raise BadRequest("Missing required parameter: input.", param="input", code="missing_required_parameter")
     if not isinstance(asked, list) or not 0 < len(asked) <= MAX_MESSAGES:

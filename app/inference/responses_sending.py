@@ -71,7 +71,7 @@ class StreamedAnswer(Response):
                 if not stream.has_begun:  # else it was kept alive until now
                     raise
                 await _write(stream, await self._exchange.failed(error))
-        await stream.end()
+        await stream.end(sse.DONE)
 
 
 class FollowedAnswer(Response):
@@ -96,15 +96,16 @@ class FollowedAnswer(Response):
             except Exception as error:  # as above
                 if not stream.has_begun:
                     raise
-                await stream.write(sse.encode(as_api_error(error).body()))
-        await stream.end()
+                await stream.end(sse.encode(as_api_error(error).body()))
+            else:
+                await stream.end(sse.DONE)
 
 
 class ToldAnswer(Response):
     """Events that are all there."""
 
     def __init__(self, events: list[Event]) -> None:
-        super().__init__(b"".join(encode(event) for event in events), media_type=sse.MEDIA_TYPE)
+        super().__init__(b"".join([*map(encode, events), sse.DONE]), media_type=sse.MEDIA_TYPE)
 
 
 async def _write_all(stream: EventStream, events: AsyncGenerator[list[Event]]) -> None:

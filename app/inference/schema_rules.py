@@ -174,6 +174,12 @@ def _beside_a_whole(node: Node) -> Iterator[str]:
         yield "allOf of several schemas cannot be enforced; merge them into one."
 
 
+def _huge_numbers(node: Node) -> Iterator[str]:
+    values = [node.get("const"), *node.get("enum", ())]
+    if any(isinstance(value, int) and abs(value) > MAX_INTEGER for value in values):
+        yield "a whole number beyond 64 bits cannot be enforced; make it a string."
+
+
 def _without_its_type(node: Node) -> Iterator[str]:
     if "type" in node or any(key in node for key in WHOLE):
         return
@@ -217,6 +223,7 @@ def _objects(node: Node) -> Iterator[str]:
 HELD_RULES: tuple[Callable[[Node], Iterator[str]], ...] = (
     _unheld_keywords,
     _beside_a_whole,
+    _huge_numbers,
     _without_its_type,
     _strings,
     _objects,

@@ -9,7 +9,7 @@ import orjson
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
-from tests.asking import data_lines, refused
+from tests.asking import events_of, refused
 from tests.conformance.cases import FLAT_TOOLS
 from tests.conformance.shapes import OPEN_RESPONSES
 from tests.servers import Server
@@ -77,7 +77,7 @@ def whole(response: httpx.Response) -> Json:
 
 def streamed(response: httpx.Response) -> list[Json]:
     assert response.status_code == 200, response.text
-    events = [orjson.loads(line) for line in data_lines(response.text)]
+    events = events_of(response)
     for event in events:
         OPEN_RESPONSES.check_event(event)
     OPEN_RESPONSES.check("ResponseResource", events[-1]["response"])

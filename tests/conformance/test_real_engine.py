@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.asking import CHAT as CHAT_PATH
-from tests.asking import data_lines
+from tests.asking import events_of
 from tests.conformance.cases import CHAT, CITY, RESPONSES, chat_asked, response_asked
 from tests.conformance.shapes import OPEN_RESPONSES, OPENAI
 from tests.servers import Server, TestOrg
@@ -34,7 +34,7 @@ def answer(http: httpx.Client, path: str, body: Json) -> Json:
 def events(http: httpx.Client, path: str, body: Json) -> list[Json]:
     response = http.post(path, json={**body, "stream": True})
     assert response.status_code == 200, response.text
-    return [json.loads(line) for line in data_lines(response.text) if line != "[DONE]"]
+    return events_of(response)
 
 
 @pytest.mark.parametrize("fields", CHAT.values(), ids=CHAT.keys())
@@ -68,6 +68,5 @@ def test_a_background_response_is_told_live_and_again(http: httpx.Client) -> Non
     for event in live:
         OPENAI.check_event(event)
     path = f"/v1/responses/{live[0]['response']['id']}"
-    again = [json.loads(line) for line in data_lines(http.get(path, params={"stream": "true"}).text)]
-    assert again == live
+    assert events_of(http.get(path, params={"stream": "true"})) == live
     assert http.get(path).json() == live[-1]["response"]

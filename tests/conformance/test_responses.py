@@ -2,11 +2,10 @@
 
 from typing import Any
 
-import orjson
 import pytest
 from httpx import AsyncClient
 
-from tests.asking import MODEL, data_lines, ok
+from tests.asking import MODEL, events_of, ok
 from tests.conformance.cases import RESPONSES, THINKER, response_asked
 from tests.conformance.shapes import OPEN_RESPONSES, OPENAI
 
@@ -32,7 +31,7 @@ def check_event(event: dict[str, Any]) -> None:
 async def events(client: AsyncClient, fields: dict[str, Any]) -> list[dict[str, Any]]:
     response = await client.post(PATH, json={**response_asked(fields), "stream": True})
     assert response.status_code == 200, response.text
-    return [orjson.loads(line) for line in data_lines(response.text)]
+    return events_of(response)
 
 
 @pytest.mark.parametrize("fields", CASES.values(), ids=CASES.keys())

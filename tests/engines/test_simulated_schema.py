@@ -5,6 +5,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from app.engines.formats import PATTERNS
 from app.engines.simulated_schema import instance_of
 from app.inference.patterns import of_length
 
@@ -32,6 +33,7 @@ TREE = {
         {"type": "string", "minLength": 20},
         {"type": "string", "maxLength": 2},
         {"type": "string", "format": "date-time"},
+        *({"type": "string", "pattern": pattern} for pattern in PATTERNS.values()),
         {"type": ["null", "string"]},
         {"type": "integer", "minimum": 7, "maximum": 9},
         {"type": "integer", "exclusiveMinimum": 2, "exclusiveMaximum": 4},

@@ -129,6 +129,8 @@ UNHELD: dict[str, tuple[Schema, str]] = {
     "a bound beside a reference": ({"$defs": {"n": INTEGER}, "$ref": "#/$defs/n", "minimum": 3}, "beside $ref"),
     "a bound beside an enum": ({"enum": [1, 5], "minimum": 3}, "minimum beside enum"),
     "an enum of another type": ({"type": "integer", "enum": ["a", 1]}, "type beside enum"),
+    "a const beyond 64 bits": ({"const": 12345678901234567890}, "beyond 64 bits"),
+    "an enum beyond 64 bits": ({"enum": ["a", -(2**63)]}, "beyond 64 bits"),
     "a const of another type": ({"type": "integer", "const": True}, "type beside const"),
     "oneOf of overlapping numbers": ({"oneOf": [INTEGER, {"type": "number"}]}, "oneOf cannot"),
     "oneOf of overlapping enums": ({"oneOf": [{"enum": ["a", "b"]}, {"enum": ["a"]}]}, "oneOf cannot"),

@@ -1,17 +1,12 @@
-"""Messages and tools, judged without an engine."""
+"""Tools, judged without an engine."""
 
 from typing import Any
 
 import pytest
 
 from app.errors import BadRequest
-from app.inference.bounds import check_messages, check_takes_tools, check_tool_choice, check_tools
+from app.inference.bounds import check_takes_tools, check_tool_choice, check_tools
 from tests.rows import CATALOG
-
-
-def test_text_in_all_its_forms_passes() -> None:
-    parts = [{"type": "text", "text": "a"}, {"type": "refusal", "refusal": "no"}]
-    check_messages([{"role": "user", "content": c} for c in ("a", None, [], parts)])
 
 
 def test_the_tool_that_is_wrong_is_named() -> None:
@@ -81,6 +76,10 @@ def test_two_functions_of_one_name_are_refused() -> None:
 NAMED = {"type": "function", "function": {"name": "f"}}
 
 
+def allowed(mode: Any, tools: Any) -> dict[str, Any]:
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}
+
+
 @pytest.mark.parametrize(
     ("tools", "choice"),
     [
@@ -91,6 +90,8 @@ NAMED = {"type": "function", "function": {"name": "f"}}
         ([ANY], "auto"),
         ([ANY], "required"),
         ([ANY], NAMED),
+        ([ANY, function(name="g")], allowed("auto", [NAMED])),
+        ([ANY], allowed("required", [NAMED, NAMED])),
     ],
 )
 def test_a_choice_that_the_tools_offer_passes(tools: Any, choice: Any) -> None:
@@ -110,6 +111,13 @@ def test_a_choice_that_the_tools_offer_passes(tools: Any, choice: Any) -> None:
         ([ANY], {"type": "function", "function": {"name": "g"}}),
         ([ANY], {"type": "tool", "function": {"name": "f"}}),
         (["f", {"function": 5}], NAMED),
+        ([ANY], {"type": "allowed_tools", "mode": "auto", "tools": [NAMED]}),
+        ([ANY], allowed("none", [NAMED])),
+        ([ANY], allowed(["auto"], [NAMED])),
+        ([ANY], allowed("auto", [])),
+        ([ANY], allowed("auto", ["f"])),
+        ([ANY], allowed("auto", [NAMED, {"type": "function", "function": {"name": "g"}}])),
+        (None, allowed("auto", [NAMED])),
     ],
 )
 def test_a_choice_that_the_tools_do_not_offer_is_refused(tools: Any, choice: Any) -> None:

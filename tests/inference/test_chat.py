@@ -126,6 +126,16 @@ async def test_a_tool_is_called_with_valid_arguments(client: AsyncClient, choice
     jsonschema.validate(orjson.loads(call["function"]["arguments"]), parameters["parameters"])
 
 
+@pytest.mark.parametrize("mode", ["auto", "required"])
+async def test_of_the_tools_those_that_are_allowed_are_called(client: AsyncClient, mode: str) -> None:
+    other = {"type": "function", "function": {"name": "get_time"}}
+    allowed = {"mode": mode, "tools": [{"type": "function", "function": {"name": "get_time"}}]}
+    fields = {"tools": [WEATHER, other], "tool_choice": {"type": "allowed_tools", "allowed_tools": allowed}}
+    answer = await chat(client, "How is the weather, and at what time?", **fields)
+    [call] = answer["choices"][0]["message"]["tool_calls"]
+    assert call["function"]["name"] == "get_time"
+
+
 async def test_streamed_tool_calls_add_up(client: AsyncClient) -> None:
     chunks = await stream(client, "What is the weather in Bern?", tools=[WEATHER])
     deltas = [call for c in chunks for call in c["choices"][0]["delta"].get("tool_calls") or ()]

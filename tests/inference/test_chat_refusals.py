@@ -20,6 +20,11 @@ def nested(depth: int) -> dict[str, Any]:
     return inner
 
 
+def allowed(mode: str, *names: str) -> dict[str, Any]:
+    tools = [{"type": "function", "function": {"name": name}} for name in names]
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}
+
+
 def schema(inner: dict[str, Any]) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {"name": "s", "schema": inner}}
 
@@ -35,7 +40,21 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"messages": [{"role": "user", "content": [{"type": "text"}]}]},
         "messages[0].content[0]",
     ),
+    "no content": ({"messages": [{"role": "user"}]}, "messages[0].content"),
+    "tool calls in a word": (
+        {"messages": [{"role": "assistant", "tool_calls": "f"}]},
+        "messages[0].tool_calls",
+    ),
     "no model": ({"model": None}, "model"),
+    "a temperature in words": ({"temperature": "0.5"}, "temperature"),
+    "n in words": ({"n": "2"}, "n"),
+    "n as yes": ({"n": True}, "n"),
+    "stream in words": ({"stream": "false"}, "stream"),
+    "stream as 1": ({"stream": 1}, "stream"),
+    "stream options in words": ({"stream_options": {"include_usage": "yes"}}, "stream_options.include_usage"),
+    "functions as of old": ({"functions": [{"name": "f", "parameters": {}}]}, "functions"),
+    "a search of the web": ({"web_search_options": {}}, "web_search_options"),
+    "sound": ({"modalities": ["text", "audio"], "audio": {"voice": "alloy", "format": "mp3"}}, "modalities"),
     "n of 0": ({"n": 0}, "n"),
     "n beyond all reason": ({"n": 1_000_000}, "n"),
     "max_tokens of 0": ({"max_tokens": 0}, "max_tokens"),
@@ -62,6 +81,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a required call without tools": ({"tool_choice": "required"}, "tool_choice"),
     "a choice of another tool": (
         {"tools": [FUNCTION], "tool_choice": {"type": "function", "function": {"name": "g"}}},
+        "tool_choice",
+    ),
+    "allowed tools of elsewhere": (
+        {"tools": [FUNCTION], "tool_choice": allowed("auto", "g")},
         "tool_choice",
     ),
     "an unknown choice": ({"tools": [FUNCTION], "tool_choice": "any"}, "tool_choice"),

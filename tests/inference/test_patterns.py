@@ -4,7 +4,12 @@ import re
 
 import pytest
 
-from app.inference.patterns import complaint_about, count_repeats, of_length
+from app.inference.patterns import (
+    complaint_about,
+    count_repeats,
+    of_length,
+    with_optional_groups_spelled_out,
+)
 
 
 @pytest.mark.parametrize(
@@ -83,3 +88,17 @@ def test_a_length_is_a_pattern_of_plain_characters(least: int, most: int | None)
     for n in range(6):
         assert bool(re.search(pattern, "é" * n)) == (least <= n and (most is None or n <= most))
     assert not any(re.search(pattern, "a" * least + bad) for bad in ('"', "\\", "\t", "\x1f"))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "spelled_out"),
+    [
+        (r"^\d+(\.\d+)?$", r"^\d+(\.\d+|)$"),
+        ("^((a|b+)?c+)?$", "^((a|b+|)c+|)$"),
+        ("^(ab+)??$", "^(ab+|)$"),
+        (r"^\)?[)?]?[^)]?a?$", r"^\)?[)?]?[^)]?a?$"),
+        (r"^[]\])?]+(a)*$", r"^[]\])?]+(a)*$"),
+    ],
+)
+def test_an_optional_group_is_spelled_out(pattern: str, spelled_out: str) -> None:
+    assert with_optional_groups_spelled_out(pattern) == spelled_out

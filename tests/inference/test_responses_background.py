@@ -4,13 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-import orjson
 import pytest
 from httpx import AsyncClient
 from openai import AsyncOpenAI, BadRequestError, NotFoundError
 from openai.types.responses import Response
 
-from tests.asking import MODEL, data_lines, ledger_of, ok, refused
+from tests.asking import MODEL, events_of, ledger_of, ok, refused
 from tests.conformance.shapes import OPEN_RESPONSES, OPENAI
 from tests.eventually import eventually
 from tests.servers import Server
@@ -47,7 +46,7 @@ async def events_after(client: AsyncClient, response_id: str, number: int | None
     after = "" if number is None else f"&starting_after={number}"
     response = await client.get(f"{PATH}/{response_id}?stream=true{after}")
     assert response.status_code == 200, response.text
-    return [orjson.loads(line) for line in data_lines(response.text)]
+    return events_of(response)
 
 
 async def test_a_response_is_queued_and_polled_until_it_is_there(simulated: Server, client: AsyncClient) -> None:

@@ -2,11 +2,10 @@
 
 from typing import Any
 
-import orjson
 import pytest
 from httpx import AsyncClient
 
-from tests.asking import data_lines, ok, refused
+from tests.asking import events_of, ok, refused
 from tests.conformance.cases import FLAT_TOOLS, THINKER, response_asked
 
 pytestmark = pytest.mark.anyio
@@ -23,7 +22,7 @@ async def respond(client: AsyncClient, **fields: Any) -> dict[str, Any]:
 async def stream(client: AsyncClient, **fields: Any) -> list[dict[str, Any]]:
     response = await client.post(PATH, json=response_asked({**fields, "stream": True}))
     assert response.status_code == 200, response.text
-    return [orjson.loads(line) for line in data_lines(response.text)]
+    return events_of(response)
 
 
 async def test_each_token_has_its_log_probability_streamed_or_not(client: AsyncClient) -> None:
@@ -57,6 +56,19 @@ async def test_thoughts_are_items_that_can_be_sent_back(client: AsyncClient) -> 
     assert prompts[0] > first["usage"]["input_tokens"]
 
 
+SILENCE = [({"input": None}, "input"), ({"input": []}, "input"), ({"input": None, "messages": []}, "input")]
+
+
+@pytest.mark.parametrize(("fields", "param"), SILENCE)
+async def test_a_conversation_may_go_on_without_a_word(client: AsyncClient, fields: dict[str, Any], param: str) -> None:
+    first = await respond(client)
+    second = await respond(client, **fields, previous_response_id=first["id"])
+    assert second["usage"]["input_tokens"] > first["usage"]["input_tokens"]
+    assert ok(await client.get(f"{PATH}/{second['id']}/input_items"))["data"] == []
+    alone = await client.post(PATH, json=response_asked(fields))
+    assert (alone.status_code, alone.json()["error"]["param"]) == (400, param)
+
+
 async def test_a_thought_ends_at_its_budget(client: AsyncClient) -> None:
     response = await respond(client, **THINKING, thinking_budget=3)
     assert response["usage"]["output_tokens_details"]["reasoning_tokens"] == 3
@@ -66,7 +78,7 @@ async def test_a_thought_ends_at_its_budget(client: AsyncClient) -> None:
 async def test_a_stream_that_is_asked_for_again_is_told_again(client: AsyncClient, text: str) -> None:
     asked = response_asked({"input": text, "stream": True, "tools": FLAT_TOOLS})
     first, second = [await client.post(PATH, json=asked, headers={"Idempotency-Key": text}) for _ in range(2)]
-    before, after = [[orjson.loads(line) for line in data_lines(answer.text)] for answer in (first, second)]
+    before, after = events_of(first), events_of(second)
     assert after[-1]["response"] == before[-1]["response"]
     assert list(dict.fromkeys(event["type"] for event in after)) == list(dict.fromkeys(e["type"] for e in before))
 

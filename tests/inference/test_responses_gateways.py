@@ -11,7 +11,7 @@ import orjson
 import pytest
 from httpx import Client
 
-from tests.asking import MODEL, data_lines, ok, refused
+from tests.asking import MODEL, events_of, ok, refused
 from tests.conformance.shapes import OPENAI
 from tests.eventually import until
 from tests.servers import Server, TestOrg, running_server, start_server
@@ -103,7 +103,7 @@ def once(client: Client, response_id: str, *statuses: str) -> dict[str, Any]:
 
 def followed(client: Client, response_id: str, after: str = "") -> list[dict[str, Any]]:
     response = client.get(f"{PATH}/{response_id}?stream=true{after}")
-    return [orjson.loads(line) for line in data_lines(response.text)]
+    return events_of(response)
 
 
 def check_failed(told: list[dict[str, Any]]) -> None:

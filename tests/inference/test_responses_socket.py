@@ -14,7 +14,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from app.inference.responses_socket import MAX_WAITING
-from tests.asking import CHAT, MODEL, chat_body, data_lines, ledger_of, ok, spend_everything
+from tests.asking import CHAT, MODEL, chat_body, events_of, ledger_of, ok, spend_everything
 from tests.eventually import eventually
 from tests.inference.sockets import connected, create, receive, rest_of_turn, turn
 from tests.real.engines import count_generated, count_running
@@ -47,7 +47,7 @@ async def test_a_turn_has_the_events_of_a_stream(
         await create(socket)
         events = await rest_of_turn(socket)
     streamed = await http.post(RESPONSES, json={"model": MODEL, "input": "Hello there", "stream": True})
-    assert [event["type"] for event in events] == [orjson.loads(line)["type"] for line in data_lines(streamed.text)]
+    assert [event["type"] for event in events] == [event["type"] for event in events_of(streamed)]
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
     stored = ok(await http.get(f"{RESPONSES}/{events[-1]['response']['id']}"))
     assert stored == events[-1]["response"]

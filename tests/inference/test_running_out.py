@@ -3,7 +3,7 @@
 import pytest
 from httpx import AsyncClient
 
-from tests.asking import CHAT, chat_body, data_lines, leave_funds, ledger_of, ok, refused
+from tests.asking import CHAT, chat_body, data_lines, events_of, leave_funds, ledger_of, ok, refused
 from tests.servers import Server
 
 pytestmark = pytest.mark.anyio
@@ -33,9 +33,9 @@ async def test_a_stream_ends_with_an_error_where_funds_do(simulated: Server, poo
 
 async def test_a_streamed_response_fails_where_funds_end(simulated: Server, poor: AsyncClient) -> None:
     response = await poor.post("/v1/responses", json={"model": "loam/demo", "input": LONG, "stream": True})
-    *_, last = data_lines(response.text)
-    assert '"type":"response.failed"' in last
-    assert "The balance does not cover it" in last
+    *_, last = events_of(response)
+    assert last["type"] == "response.failed"
+    assert "The balance does not cover it" in last["response"]["error"]["message"]
     assert 0 < await charged_micros(simulated, poor) <= MICROS
 
 
