@@ -1,6 +1,6 @@
 """A chat's messages: what they must be, and what of them an engine is sent. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -10,8 +10,9 @@ from app.inference.bounds import UnsupportedInput
 from app.inference.schema_nodes import walk
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+PLAIN_ROLES = ROLES - {"developer"}
 MAY_BE_SILENT = frozenset({"assistant", "function"})
-TEXTS = ("name", "tool_call_id", "reasoning")
+TEXTS = ("name", "tool_call_id", "reasoning", "reasoning_content")
 # Whatever else clients write into their messages is no engine's business.
 FORWARDED = ("content", *TEXTS)
 MAX_DEPTH = 100  # of a call's arguments, which engines write again
@@ -22,18 +23,8 @@ Message = Mapping[str, Any]
 def check_messages(messages: Sequence[Any]) -> None:
     """Raises BadRequest. Only text goes to a text model, so nothing is ever fetched for a message."""
     for index, message in enumerate(messages):
-        where = f"messages[{index}]"
-        if not isinstance(message, Mapping) or message.get("role") not in ROLES:
-            raise UnsupportedInput(
-                f"{where}: must be an object with a role of {', '.join(sorted(ROLES))}.", param=where
-            )
-        if message.get("content") is not None or message["role"] not in MAY_BE_SILENT:
-            _check_content(message.get("content"), f"{where}.content")
-        for name in TEXTS:
-            if message.get(name) is not None:
-                _check_text(message[name], f"{where}.{name}")
-        if message.get("tool_calls") is not None:
-            _check_calls(message["tool_calls"], f"{where}.tool_calls")
+        if not _is_plain(message):
+            _check_message(message, f"messages[{index}]")
 
 
 def count_chars(messages: Sequence[Message]) -> int:
@@ -45,8 +36,10 @@ def count_chars(messages: Sequence[Message]) -> int:
     )
 
 
-def for_engine(message: Message) -> dict[str, Any]:
+def for_engine(message: Message) -> Message:
     """One that `check_messages` let pass."""
+    if _is_plain(message):
+        return message
     sent = {name: message[name] for name in FORWARDED if message.get(name) is not None}
     if isinstance(sent.get("content"), list):
         sent["content"] = [{"type": part["type"], part["type"]: part[part["type"]]} for part in sent["content"]]
@@ -54,6 +47,32 @@ def for_engine(message: Message) -> dict[str, Any]:
         sent["tool_calls"] = [_call_for_engine(call) for call in message["tool_calls"]]
     # `developer` is OpenAI's newer word for `system`; most chat templates pass over a role they do not know.
     return {"role": "system" if message["role"] == "developer" else message["role"], **sent}
+
+
+def _is_plain(message: Any) -> bool:
+    """A role and a text alone, as most are."""
+    return (
+        isinstance(message, dict)
+        and message.keys() == {"role", "content"}
+        and isinstance(message["content"], str)
+        and _is_among(PLAIN_ROLES, message["role"])
+    )
+
+
+def _is_among(roles: Collection[str], role: Any) -> bool:
+    return isinstance(role, str) and role in roles
+
+
+def _check_message(message: Any, where: str) -> None:
+    if not isinstance(message, Mapping) or not _is_among(ROLES, message.get("role")):
+        raise UnsupportedInput(f"{where}: must be an object with a role of {', '.join(sorted(ROLES))}.", param=where)
+    if message.get("content") is not None or message["role"] not in MAY_BE_SILENT:
+        _check_content(message.get("content"), f"{where}.content")
+    for name in TEXTS:
+        if message.get(name) is not None:
+            _check_text(message[name], f"{where}.{name}")
+    if message.get("tool_calls") is not None:
+        _check_calls(message["tool_calls"], f"{where}.tool_calls")
 
 
 def _check_content(content: Any, where: str) -> None:

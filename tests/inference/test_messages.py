@@ -45,6 +45,7 @@ def test_a_well_formed_message_passes(message: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("message", "where"),
     [
+        ({"role": ["user"], "content": "Hi"}, ""),
         ({"role": "user"}, ".content"),
         ({"role": "user", "content": None}, ".content"),
         ({"role": "system", "content": None}, ".content"),
