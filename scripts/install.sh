@@ -14,7 +14,10 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.
 
 # A distribution's own Python is built with optimisations, which those that pyenv compiles lack unless told otherwise.
 python=${PYTHON:-/usr/bin/python3}
-[ -n "${PYTHON:-}" ] || { is_supported "$python" && is_complete "$python"; } || python=python3
+if [ -z "${PYTHON:-}" ] && ! { is_supported "$python" && is_complete "$python"; }; then
+  ! is_supported "$python" || echo "==> $python lacks venv or headers (apt install python3-venv python3-dev); python3 it is"
+  python=python3
+fi
 is_supported "$python" || {
   echo "Loam needs Python 3.11, 3.12 or 3.13; '$python' is $("$python" --version 2>&1)." >&2
   echo "Install one and name it: make install PYTHON=python3.12" >&2

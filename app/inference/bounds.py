@@ -25,7 +25,8 @@ def check_answers_asked(body: Mapping[str, Any]) -> None:
     for field, instead in (("functions", "offer them as tools"), ("web_search_options", "offer a search as a tool")):
         if body.get(field) is not None:
             raise UnsupportedInput(f"{field} is not supported; {instead}.", param=field)
-    if "audio" in (body.get("modalities") or ()):
+    modalities = body.get("modalities")
+    if isinstance(modalities, list) and "audio" in modalities:
         raise UnsupportedInput("modalities: this model answers in text only.", param="modalities")
 
 

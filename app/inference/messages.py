@@ -115,9 +115,9 @@ def _check_depth(arguments: str, where: str) -> None:
 
 
 def _call_for_engine(call: Message) -> dict[str, Any]:
-    """An engine takes arguments that are no JSON for none, but fails at some of what it takes for JSON."""
+    """Arguments that are no object are none: templates go through them by name."""
     name, arguments = call["function"]["name"], call["function"]["arguments"]
-    readable = arguments if _parsed(arguments) is not None else "{}"
+    readable = arguments if isinstance(_parsed(arguments), dict) else "{}"
     return {"id": call["id"], "type": "function", "function": {"name": name, "arguments": readable}}
 
 

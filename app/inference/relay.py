@@ -116,13 +116,13 @@ class Relay:
 
     def hold_now(self, body: Mapping[str, Any], n_bytes: int) -> bool:
         """Whether there are funds at hand for the dearest answer to `body`, of `n_bytes`. `let_go` when it is over."""
-        self.hold = self.charges.funds.hold_now(self.org_id, self._bound(body, n_bytes).micros)
+        self.hold = self.charges.funds.hold_now(self.org_id, self._to_hold(body, n_bytes))
         return self.hold is not None
 
     async def hold_soon(self, body: Mapping[str, Any], n_bytes: int) -> None:
         """The same, once the store was asked; others' money is not waited for. Raises InsufficientFunds, FundsHeld."""
-        funds, micros = self.charges.funds, self._bound(body, n_bytes).micros
-        self.hold = await funds.hold(self.org_id, micros, wait_seconds=ASK_AGAIN_SECONDS)
+        micros = self._to_hold(body, n_bytes)
+        self.hold = await self.charges.funds.hold(self.org_id, micros, wait_seconds=ASK_AGAIN_SECONDS)
 
     def take_place(self) -> None:
         """Among the requests that may run at once. `let_go` when it is over. Raises TooManyAtOnce."""
@@ -154,6 +154,10 @@ class Relay:
         tokens = most.tokens_for(self.hold.micros, self.target.model.dollars_per_million_tokens)
         self.affordable_tokens = tokens * most.n
         return {**body, "max_tokens": tokens}
+
+    def _to_hold(self, body: Mapping[str, Any], n_bytes: int) -> int:
+        """Something must be left for what is free too."""
+        return max(1, self._bound(body, n_bytes).micros)
 
     def _bound(self, body: Mapping[str, Any], n_bytes: int) -> Bound:
         model = self.target.model

@@ -23,6 +23,7 @@ from app.inference.responses_request import SEALED_REASONING, Includable, Respon
 from app.inference.responses_retold import retold
 from app.inference.responses_sealing import with_reasoning_sealed
 from app.inference.responses_sending import FollowedAnswer, StreamedAnswer, ToldAnswer, WholeAnswer, as_json
+from app.orgs.allowed_models import require_model
 from app.orgs.auth import CurrentOrg
 from app.settings import Settings
 from app.store.idempotency import IdempotencyHeader
@@ -96,10 +97,13 @@ async def create_response(
     """OpenAI's Responses: string or items in, items out; `previous_response_id` goes on with a conversation."""
     body = await read_json(request)
     asked = validated(ResponseCreate, body)
+    if idempotency_key is not None:
+        require_model(request.state.key, asked.model)
+        async with store.read() as session:  # before funds are asked for: it has been paid
+            if earlier := await find_earlier(session, org_id, idempotency_key, body):
+                return again(request, earlier, streamed=asked.stream)
     target = await admit(request, org_id, asked.model, wanted_gpu(request.scope, body))
     async with store.read() as session:
-        if earlier := await find_earlier(session, org_id, idempotency_key, body):
-            return again(request, earlier, streamed=asked.stream)
         conversation = await stored.history(session, org_id, asked.previous_response_id)
         asked = await with_referenced(session, org_id, asked, conversation)
     exchange = begin(request, target, org_id, asked, conversation, (idempotency_key, body))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from app.inference.patterns import MAX_REPEAT, complaint_about
-from app.inference.schema_nodes import MAX_INTEGER, SEVERAL, Node
+from app.inference.schema_nodes import MAX_INTEGER, SEVERAL, Node, walk
 
 MAX_ENUM = 1_000
 MAX_PROPERTIES = 1_000
@@ -175,8 +175,8 @@ def _beside_a_whole(node: Node) -> Iterator[str]:
 
 
 def _huge_numbers(node: Node) -> Iterator[str]:
-    values = [node.get("const"), *node.get("enum", ())]
-    if any(isinstance(value, int) and abs(value) > MAX_INTEGER for value in values):
+    values = walk([node.get("const"), *node.get("enum", ())])
+    if any(isinstance(value, int) and abs(value) > MAX_INTEGER for value, _ in values):
         yield "a whole number beyond 64 bits cannot be enforced; make it a string."
 
 

@@ -104,6 +104,7 @@ static void print_results(double seconds, double cpu) {
 static void measure(void) {
   if (asked.answers) ask_each(1);
   else warm_up();
+  if (asked.answers && errors.first[0]) die("not all had a first answer", errors.first);
   say("measuring");
   is_measuring = 1;
   begun_before = begun;

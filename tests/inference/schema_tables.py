@@ -131,6 +131,7 @@ UNHELD: dict[str, tuple[Schema, str]] = {
     "an enum of another type": ({"type": "integer", "enum": ["a", 1]}, "type beside enum"),
     "a const beyond 64 bits": ({"const": 12345678901234567890}, "beyond 64 bits"),
     "an enum beyond 64 bits": ({"enum": ["a", -(2**63)]}, "beyond 64 bits"),
+    "a const with one inside": ({"const": {"a": [2**63]}}, "beyond 64 bits"),
     "a const of another type": ({"type": "integer", "const": True}, "type beside const"),
     "oneOf of overlapping numbers": ({"oneOf": [INTEGER, {"type": "number"}]}, "oneOf cannot"),
     "oneOf of overlapping enums": ({"oneOf": [{"enum": ["a", "b"]}, {"enum": ["a"]}]}, "oneOf cannot"),

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from app.errors import BadRequest
-from app.inference.bounds import check_takes_tools, check_tool_choice, check_tools
+from app.inference.bounds import check_answers_asked, check_takes_tools, check_tool_choice, check_tools
 from tests.rows import CATALOG
 
 
@@ -14,6 +14,11 @@ def test_the_tool_that_is_wrong_is_named() -> None:
     with pytest.raises(BadRequest) as refusal:
         check_tools([good, {"type": "mcp", "server_url": "http://127.0.0.1"}])
     assert refusal.value.param == "tools[1]"
+
+
+@pytest.mark.parametrize("modalities", [None, ["text"], [], 5, True, {"audio": 1}])
+def test_who_asks_for_text_or_for_nonsense_is_given_text(modalities: Any) -> None:
+    check_answers_asked({"modalities": modalities})
 
 
 def function(**fields: Any) -> dict[str, Any]:

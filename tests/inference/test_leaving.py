@@ -73,9 +73,12 @@ class Client:
         asked = {"model": model, "max_tokens": MAX_TOKENS, **self.fields}
         if self.path == "socket":
             async with connected(str(self.http.base_url).rstrip("/"), self.org.headers) as socket:
-                await create(socket, text, **asked)
-                while True:
-                    await receive(socket)
+                try:
+                    await create(socket, text, **asked)
+                    while True:
+                        await receive(socket)
+                finally:  # it is a reset: the library's own goodbye ends too early in a task that is being cancelled
+                    socket.transport.abort()
         body = asked | (
             {"input": text} if self.path == RESPONSES else {"messages": [{"role": "user", "content": text}]}
         )

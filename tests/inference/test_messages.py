@@ -84,7 +84,18 @@ def test_an_engine_is_sent_what_it_knows_of_a_message_and_no_nulls() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{no", "[" * 5000 + "]" * 5000, f'{{"a": {"9" * 5000}}}', r'{"a": "\ud800"}', '{"a": NaN}']
+    "text",
+    [
+        "",
+        "{no",
+        "[" * 5000 + "]" * 5000,
+        f'{{"a": {"9" * 5000}}}',
+        r'{"a": "\ud800"}',
+        '{"a": NaN}',
+        "5",
+        "[1]",
+        "null",
+    ],
 )
 def test_arguments_that_an_engine_would_fail_at_are_none(text: str) -> None:
     message = arguments(text)

@@ -1,10 +1,11 @@
 """What is charged of an answer that its reader leaves, and of one that a bug ends; and how prompts are counted."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
-from app.billing.ledger import Entry
+from app.billing.ledger import Entry, InsufficientFunds
 from app.inference.chat_request import INTERVAL
 from app.inference.chunks import ChunkReader
 from app.inference.engine_errors import ContextExceeded
@@ -112,3 +113,16 @@ async def test_what_cannot_fit_by_far_is_not_counted(gateway: Gateway) -> None:
     with pytest.raises(ContextExceeded):
         await relay.count({"messages": [{"role": "user", "content": text}]})
     assert gateway.double.n_connections == 0
+
+
+async def test_something_must_be_left_for_a_model_that_is_free_too(gateway: Gateway) -> None:
+    priced = target()
+    prices = priced.model.dollars_per_million_tokens
+    free = prices.model_copy(update=dict.fromkeys(("prompt", "cached_prompt", "completion"), 0))
+    model = priced.model.model_copy(update={"dollars_per_million_tokens": free})
+    relay = Relay(
+        gateway.settings, gateway.pool, gateway.charges, replace(priced, model=model), gateway.org_id, "req_1", "salt"
+    )
+    with pytest.raises(InsufficientFunds):
+        await relay.hold_soon(BODY, 100)
+    assert not relay.hold_now(BODY, 100)

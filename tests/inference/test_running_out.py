@@ -47,3 +47,12 @@ async def test_a_whole_answer_is_cut_where_funds_end(simulated: Server, poor: As
 
 async def test_who_says_how_long_an_answer_may_be_gets_all_of_it_or_none(poor: AsyncClient) -> None:
     refused(await poor.post(CHAT, json=chat_body(LONG, max_tokens=3000)), 402, code="insufficient_quota")
+
+
+async def test_what_has_been_paid_for_is_told_again_although_nothing_is_left(
+    simulated: Server, client: AsyncClient
+) -> None:
+    asked, key = {"model": "loam/demo", "input": "Hello"}, {"Idempotency-Key": "paid"}
+    paid = ok(await client.post("/v1/responses", json=asked, headers=key))
+    await leave_funds(simulated, ok(await client.get("/v1/balance/current"))["organization_id"], 0)
+    assert ok(await client.post("/v1/responses", json=asked, headers=key))["id"] == paid["id"]

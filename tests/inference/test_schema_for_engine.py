@@ -1,10 +1,12 @@
 """What an engine gets to see of a schema."""
 
+import re
 from typing import Any
 
 import pytest
 
 from app.engines.formats import PATTERNS
+from app.engines.simulated_schema import instance_of
 from app.inference.patterns import of_length
 from app.inference.schema_for_engine import for_engine
 from tests.inference.schema_tables import HELD, INTEGER, array, closed, string
@@ -40,3 +42,10 @@ def test_a_string_is_told_so_that_its_text_is_json(schema: dict[str, Any], sent:
 )
 def test_all_else_stays_as_it_is(schema: dict[str, Any]) -> None:
     assert for_engine(schema) == schema
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_a_simulated_engine_knows_a_format_by_its_pattern(name: str) -> None:
+    asked = string(format=name)
+    assert instance_of(for_engine(asked)) == instance_of(asked)
+    assert re.search(PATTERNS[name], instance_of(asked))
