@@ -15,17 +15,14 @@ from app.devices.inventory import Device, as_choices, for_engines
 from app.engines.own_model import target_of
 from app.errors import BadRequest
 from app.files.storage import Storage
-from app.inference.bounds import walk
 from app.inference.relay import Relay
-from app.nesting import count_openings
+from app.nesting import MAX_DEPTH, is_too_deep
 from app.orgs.allowances import Allowance
 from app.orgs.allowed_models import require_model
 from app.orgs.keys import CurrentKey
 from app.remembered import Remembered
 from app.settings import Settings
 from app.store.session import Store
-
-MAX_DEPTH = 100  # what writes a body again goes no deeper than 254
 
 
 class Admissions:
@@ -88,8 +85,7 @@ def parse_json(raw: bytes) -> dict[str, Any]:
         raise BadRequest("The body is not valid JSON.") from error
     if not isinstance(body, dict):
         raise BadRequest("The body must be a JSON object.")
-    # Few bodies have brackets enough to be worth the walk.
-    if count_openings(raw) > MAX_DEPTH and any(depth > MAX_DEPTH for _, depth in walk(body)):
+    if is_too_deep(body, raw):
         raise BadRequest(f"The body is nested more than {MAX_DEPTH} deep.")
     return body
 

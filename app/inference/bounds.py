@@ -6,10 +6,9 @@ from typing import Any
 
 from app.catalog.spec import ModelSpec
 from app.errors import BadRequest
-from app.inference.schema_nodes import walk
 from app.inference.schemas import check_schema
 
-__all__ = ["check_schema", "check_takes_tools", "check_tool_choice", "check_tools", "walk"]
+__all__ = ["check_schema", "check_takes_tools", "check_tool_choice", "check_tools"]
 
 MAX_MESSAGES = 4096
 MAX_TOOLS = 128

@@ -1,21 +1,20 @@
 """A chat's messages: what they must be, and what of them an engine is sent. Pure."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
 
 from app.errors import BadRequest
 from app.inference.bounds import UnsupportedInput
-from app.inference.schema_nodes import walk
+from app.nesting import MAX_DEPTH, is_too_deep
 
-ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
-PLAIN_ROLES = ROLES - {"developer"}
+PLAIN_ROLES = ("system", "user", "assistant", "tool", "function")
+ROLES = ("developer", *PLAIN_ROLES)
 MAY_BE_SILENT = frozenset({"assistant", "function"})
 TEXTS = ("name", "tool_call_id", "reasoning", "reasoning_content")
 # Whatever else clients write into their messages is no engine's business.
 FORWARDED = ("content", *TEXTS)
-MAX_DEPTH = 100  # of a call's arguments, which engines write again
 
 Message = Mapping[str, Any]
 
@@ -55,16 +54,12 @@ def _is_plain(message: Any) -> bool:
         isinstance(message, dict)
         and message.keys() == {"role", "content"}
         and isinstance(message["content"], str)
-        and _is_among(PLAIN_ROLES, message["role"])
+        and message["role"] in PLAIN_ROLES
     )
 
 
-def _is_among(roles: Collection[str], role: Any) -> bool:
-    return isinstance(role, str) and role in roles
-
-
 def _check_message(message: Any, where: str) -> None:
-    if not isinstance(message, Mapping) or not _is_among(ROLES, message.get("role")):
+    if not isinstance(message, Mapping) or message.get("role") not in ROLES:
         raise UnsupportedInput(f"{where}: must be an object with a role of {', '.join(sorted(ROLES))}.", param=where)
     if message.get("content") is not None or message["role"] not in MAY_BE_SILENT:
         _check_content(message.get("content"), f"{where}.content")
@@ -108,9 +103,7 @@ def _check_calls(calls: Any, where: str) -> None:
 
 
 def _check_depth(arguments: str, where: str) -> None:
-    if arguments.count("[") + arguments.count("{") <= MAX_DEPTH:
-        return
-    if any(depth > MAX_DEPTH for _, depth in walk(_parsed(arguments))):
+    if is_too_deep(_parsed(arguments), arguments.encode()):
         raise BadRequest(f"{where}: nested more than {MAX_DEPTH} deep.", param=where)
 
 

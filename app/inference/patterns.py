@@ -8,8 +8,9 @@ from itertools import pairwise
 MAX_CHARS = 512
 MAX_REPEAT = 128  # from 129 on the engine's compiler fails
 
-OPTIONAL_GROUP = re.compile(r"(\\.|\[\^?\]?(?:\\.|[^\]\\])*\])|\)\?\??", re.DOTALL)
-PIECE = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?P?<\w+>|\(\?.|\{[^{}]*\}|.", re.DOTALL)
+SET = r"\[\^?\]?(?:\\.|[^\]\\])*\]"
+OPTIONAL_GROUP = re.compile(rf"(\\.|{SET})|\)\?\??", re.DOTALL)
+PIECE = re.compile(rf"\\.|{SET}" r"|\(\?P?<\w+>|\(\?.|\{[^{}]*\}|.", re.DOTALL)
 REPEAT = re.compile(r"\{(\d{1,9})(?:,(\d{0,9}))?\}")
 OPENING = re.compile(r"\((\?:|\?P<\w+>)?")
 QUANTIFIERS = ("*", "+", "?")

@@ -9,16 +9,6 @@ MAX_INTEGER = 2**63 - 1
 TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
 
 
-def walk(root: Any) -> Iterator[tuple[Any, int]]:
-    """Every node with its depth, without recursion."""
-    stack = [(root, 0)]
-    while stack:
-        node, depth = stack.pop()
-        yield node, depth
-        inner = node.values() if isinstance(node, Mapping) else node if isinstance(node, list) else ()
-        stack.extend((child, depth + 1) for child in inner)
-
-
 # Where schemas are inside of schemas; a property that is named like a keyword is none.
 
 ONE = (

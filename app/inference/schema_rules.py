@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from app.inference.patterns import MAX_REPEAT, complaint_about
-from app.inference.schema_nodes import MAX_INTEGER, SEVERAL, Node, walk
+from app.inference.schema_nodes import MAX_INTEGER, SEVERAL, Node
+from app.nesting import walk
 
 MAX_ENUM = 1_000
 MAX_PROPERTIES = 1_000
